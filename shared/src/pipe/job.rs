@@ -1,0 +1,336 @@
+//! What a trainer can be asked to do.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Architecture;
+
+/// What a trainer can be asked to do. Paths are absolute or relative to the trainer's working directory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Job {
+    /// Train a teacher by FedSGD over twins with synchronised batch norm. A step is one optimiser step over all twins.
+    Teacher(TeacherJob),
+    /// Write a freshly initialised student state. One step.
+    InitStudent(InitStudentJob),
+    /// Compute the teacher's labels for exactly the batches of an epoch plan. A step is a block.
+    Labels(LabelsJob),
+    /// Train one student for one epoch. A step is a mini-batch.
+    Epoch(EpochJob),
+    /// FedAvg over twins. A step is one twin's local training within a round.
+    FedAvg(FedAvgJob),
+    /// Count correct answers on a dataset. One step.
+    Evaluate(EvaluateJob),
+    /// Time real training steps and their peak memory. A step is a mini-batch; the first three are not timed.
+    Calibrate(CalibrateJob),
+}
+
+/// Random order and augmentation of one epoch: a pure function of these numbers and the sample's index, so a board
+/// and its twin see the same batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochPlan {
+    /// The job's seed.
+    pub seed: u64,
+    /// The epoch, from 0.
+    pub epoch: u32,
+    /// Samples a mini-batch.
+    pub batch: u32,
+    /// What is done to each image.
+    pub augmentation: Augmentation,
+}
+
+/// Augmentation of training images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Augmentation {
+    /// Zero padding on every side before a random crop back to the image's size, pixels; 0 is no crop.
+    pub crop_padding: u8,
+    /// Whether half of the images are mirrored left to right. Wrong for digits.
+    pub flip: bool,
+}
+
+/// Stochastic gradient descent with Nesterov momentum; the learning rate is divided by 5 at 45, 60, 75 and 90 % of
+/// the epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// Learning rate of the first epochs.
+    pub learning_rate: f64,
+    /// Momentum.
+    pub momentum: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Epochs in all: the schedule's length.
+    pub epochs: u32,
+}
+
+impl Recipe {
+    /// The students' recipe for a number of epochs.
+    #[must_use]
+    pub const fn student(epochs: u32) -> Self {
+        Self {
+            learning_rate: 0.05,
+            momentum: 0.9,
+            weight_decay: 7.5e-4,
+            epochs,
+        }
+    }
+
+    /// The learning rate of an epoch, counted from 0.
+    #[must_use]
+    pub fn learning_rate_at(&self, epoch: u32) -> f64 {
+        let drops = [45, 60, 75, 90]
+            .into_iter()
+            .filter(|percent| 100 * epoch >= percent * self.epochs)
+            .count();
+        self.learning_rate / 5f64.powi(i32::try_from(drops).expect("at most four drops"))
+    }
+}
+
+/// How much of each twin's data a FedSGD step uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TeacherBatch {
+    /// All of it: one step an epoch, the paper's setting.
+    Full,
+    /// Samples a twin and step.
+    PerTwin(u32),
+}
+
+/// See [`Job::Teacher`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TeacherJob {
+    /// The network.
+    pub architecture: Architecture,
+    /// Outputs of its classifier.
+    pub classes: u16,
+    /// The twins' datasets.
+    pub twins: Vec<String>,
+    /// The optimiser.
+    pub recipe: Recipe,
+    /// Data a step.
+    pub batch: TeacherBatch,
+    /// Augmentation of every twin's images.
+    pub augmentation: Augmentation,
+    /// Seed of initialisation, order and augmentation.
+    pub seed: u64,
+    /// Written after every epoch and resumed from when there.
+    pub checkpoint: Option<String>,
+    /// Where the weights go: safetensors with their normalisation.
+    pub out: String,
+}
+
+/// See [`Job::InitStudent`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InitStudentJob {
+    /// The network.
+    pub architecture: Architecture,
+    /// What it will learn by: decides whether the state has a projector or a classifier.
+    pub method: Method,
+    /// The teacher's weights (its feature map's channels), with a projector; else ignored.
+    pub teacher: String,
+    /// Outputs of the classifier, without a projector.
+    pub classes: u16,
+    /// Seed of the initialisation.
+    pub seed: u64,
+    /// Where the state goes.
+    pub out: String,
+}
+
+/// What a student learns by.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Method {
+    /// SimKD, Eq. (27): the projected last feature map against the teacher's; the teacher's classifier is reused.
+    SimKd,
+    /// Classic distillation, Eq. (25)-(26): hard labels and T² · KL(teacher ‖ student), both softened by T.
+    Kd {
+        /// The temperature.
+        temperature: f32,
+        /// Weight of the soft term; the hard term has one less this.
+        soft_weight: f32,
+    },
+    /// Cross-entropy on the hard labels alone: the student without a teacher.
+    CrossEntropy,
+}
+
+/// Form of the teacher's labels for SimKD.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabelKind {
+    /// The last feature map before pooling, `[256, 8, 8]`.
+    Map,
+    /// The pooled feature vector, `[256]`.
+    Vector,
+}
+
+/// Number format of labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabelPrecision {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// 8-bit with a scale a sample.
+    Int8,
+}
+
+/// See [`Job::Labels`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabelsJob {
+    /// The teacher's weights.
+    pub teacher: String,
+    /// The twin's dataset.
+    pub dataset: String,
+    /// The epoch.
+    pub plan: EpochPlan,
+    /// Map or vector (SimKD), ignored for logits.
+    pub kind: LabelKind,
+    /// Number format.
+    pub precision: LabelPrecision,
+    /// Mini-batches a block.
+    pub batches_per_block: u32,
+    /// An existing directory for the blocks.
+    pub out: String,
+}
+
+/// Where an epoch's teacher labels come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum LabelSource {
+    /// No teacher: cross-entropy.
+    None,
+    /// Computed here from the teacher's weights: a student trained on the host.
+    Teacher {
+        /// The weights.
+        weights: String,
+        /// Map or vector.
+        kind: LabelKind,
+    },
+    /// From the blocks of [`Job::Labels`], named `{index:05}.labels` in this directory: a student trained on its
+    /// board. A step is granted only once its block is there.
+    Blocks {
+        /// The directory.
+        directory: String,
+    },
+}
+
+/// See [`Job::Epoch`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochJob {
+    /// The student.
+    pub architecture: Architecture,
+    /// The loss.
+    pub method: Method,
+    /// Student state before.
+    pub state: String,
+    /// Momentum before; none is zero.
+    pub momentum: Option<String>,
+    /// The dataset.
+    pub dataset: String,
+    /// Order and augmentation.
+    pub plan: EpochPlan,
+    /// The optimiser.
+    pub recipe: Recipe,
+    /// The teacher's labels.
+    pub labels: LabelSource,
+    /// Student state after.
+    pub state_out: String,
+    /// Momentum after, where wanted.
+    pub momentum_out: Option<String>,
+}
+
+/// Normalisation layers of a FedAvg student.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalisation {
+    /// Batch norm; buffers are averaged.
+    Batch,
+    /// Group norm in its place.
+    Group,
+}
+
+/// See [`Job::FedAvg`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FedAvgJob {
+    /// The network, the same for all.
+    pub architecture: Architecture,
+    /// Outputs of the classifier.
+    pub classes: u16,
+    /// The twins' datasets.
+    pub twins: Vec<String>,
+    /// Rounds of averaging.
+    pub rounds: u32,
+    /// Local epochs a round.
+    pub local_epochs: u32,
+    /// The local optimiser; its `epochs` is the schedule's length in rounds.
+    pub recipe: Recipe,
+    /// Normalisation layers.
+    pub normalisation: Normalisation,
+    /// Samples a mini-batch.
+    pub batch: u32,
+    /// Augmentation.
+    pub augmentation: Augmentation,
+    /// Epochs of local fine-tuning after the last round; with any, `out` gets a file a twin, `{out}.{twin}`.
+    pub fine_tune_epochs: u32,
+    /// Seed.
+    pub seed: u64,
+    /// Written after every round and resumed from when there.
+    pub checkpoint: Option<String>,
+    /// Where the averaged weights go.
+    pub out: String,
+}
+
+/// Which part of a dataset is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// Every sample: a test set.
+    All,
+    /// What training uses.
+    Train,
+    /// The tenth held out by hash.
+    Held,
+}
+
+/// See [`Job::Evaluate`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluateJob {
+    /// A student state, or weights with their own classifier.
+    pub weights: String,
+    /// The teacher whose classifier a SimKD student reuses.
+    pub teacher: Option<String>,
+    /// The dataset.
+    pub dataset: String,
+    /// Which of its samples.
+    pub part: Part,
+    /// For each entry the label counts of one device: private and personalised figures are given for each.
+    pub devices: Vec<Vec<u32>>,
+}
+
+/// See [`Job::Calibrate`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CalibrateJob {
+    /// The student.
+    pub architecture: Architecture,
+    /// Outputs of the teacher's classifier.
+    pub classes: u16,
+    /// Samples a mini-batch.
+    pub batch: u32,
+    /// Steps that are timed.
+    pub steps: u32,
+    /// Train it (as a student), or only run it forward (as a teacher giving labels).
+    pub train: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedule_drops_at_its_four_marks() {
+        let recipe = Recipe::student(20);
+        let rates: Vec<f64> = [0, 8, 9, 12, 15, 18]
+            .into_iter()
+            .map(|e| recipe.learning_rate_at(e))
+            .collect();
+        let expected = [0.05, 0.05, 0.01, 0.002, 0.0004, 0.000_08];
+        for (rate, expected) in rates.iter().zip(expected) {
+            assert!((rate - expected).abs() < 1e-12, "{rates:?}");
+        }
+    }
+}
