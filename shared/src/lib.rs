@@ -9,5 +9,6 @@ pub mod id;
 pub mod model;
 #[cfg(feature = "std")]
 pub mod pipe;
+pub mod plan;
 pub mod units;
 pub mod wire;

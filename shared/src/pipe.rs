@@ -17,9 +17,10 @@ use crate::id::BlobHash;
 mod job;
 mod outcome;
 
+pub use crate::plan::{Augmentation, EpochPlan, LabelKind, LabelPrecision, Method, Recipe};
 pub use job::{
-    Augmentation, CalibrateJob, EpochJob, EpochPlan, EvaluateJob, FedAvgJob, InitStudentJob, Job, LabelKind,
-    LabelPrecision, LabelSource, LabelsJob, Method, Normalisation, Part, Recipe, TeacherBatch, TeacherJob,
+    CalibrateJob, EpochJob, EvaluateJob, FedAvgJob, InitStudentJob, Job, LabelSource, LabelsJob, Normalisation, Part,
+    TeacherBatch, TeacherJob,
 };
 pub use outcome::{DeviceScores, Evaluation, Outcome, Score};
 
