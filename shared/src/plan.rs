@@ -54,11 +54,10 @@ impl Recipe {
     /// The learning rate of an epoch, counted from 0.
     #[must_use]
     pub fn learning_rate_at(&self, epoch: u32) -> f64 {
-        let drops = [45, 60, 75, 90]
+        let passed = [45u64, 60, 75, 90]
             .into_iter()
-            .filter(|percent| 100 * epoch >= percent * self.epochs)
-            .count();
-        self.learning_rate / 5f64.powi(i32::try_from(drops).expect("at most four drops"))
+            .filter(|p| 100 * u64::from(epoch) >= p * u64::from(self.epochs));
+        passed.fold(self.learning_rate, |rate, _| rate / 5.0)
     }
 }
 
@@ -78,7 +77,7 @@ pub enum Method {
     CrossEntropy,
 }
 
-/// Form of the teacher's labels for SimKD.
+/// Form of the teacher's labels: `Map` and `Vector` for SimKD, `Logits` for classic distillation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LabelKind {
@@ -86,6 +85,8 @@ pub enum LabelKind {
     Map,
     /// The pooled feature vector, `[256]`.
     Vector,
+    /// The classifier's outputs before the softmax, `[classes]`.
+    Logits,
 }
 
 /// Number format of labels.
@@ -96,7 +97,7 @@ pub enum LabelPrecision {
     F32,
     /// bfloat16.
     Bf16,
-    /// 8-bit with a scale a sample.
+    /// 8-bit with a least value and a step a sample.
     Int8,
 }
 

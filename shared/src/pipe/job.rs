@@ -82,7 +82,7 @@ pub struct LabelsJob {
     pub dataset: String,
     /// The epoch.
     pub plan: EpochPlan,
-    /// Map or vector (SimKD), ignored for logits.
+    /// What of the teacher is wanted.
     pub kind: LabelKind,
     /// Number format.
     pub precision: LabelPrecision,
@@ -101,7 +101,7 @@ pub enum LabelSource {
     Teacher {
         /// The weights.
         weights: String,
-        /// Map or vector.
+        /// What the method wants of the teacher.
         kind: LabelKind,
     },
     /// From the blocks of [`Job::Labels`], named `{index:05}.labels` in this directory: a student trained on its

@@ -1,1 +1,49 @@
-//! wire
+//! The interface between boards and twin host: every topic, every message, its bytes and its seal.
+//!
+//! One payload is one sealed envelope ([`seal`]) of one postcard message. Which message a topic carries:
+//!
+//! | channel | message |
+//! | --- | --- |
+//! | [`Channel::DnState`] | [`HostState`] |
+//! | [`Channel::UpState`] | [`BoardState`] |
+//! | [`Channel::UpReported`], [`Channel::DnDesired`] | [`TwinDocument`] |
+//! | [`Channel::UpTelemetry`] | [`telemetry::Telemetry`] |
+//! | [`Channel::UpPing`], [`Channel::DnPong`] | [`Nonce`] |
+//! | [`Channel::DnCommand`] | [`Command`] |
+//! | [`Channel::UpCommand`] | [`Reply`] |
+//! | [`Channel::UpBlob`], [`Channel::DnBlob`] | [`BlobMessage`] |
+//! | [`Channel::UpAck`], [`Channel::DnAck`] | [`BlobAck`] |
+//! | [`Channel::UpLog`] | [`LogLine`] |
+//!
+//! Enum variants are only ever appended; the bytes of each are pinned by tests beside them.
+
+pub mod codec;
+pub mod seal;
+pub mod telemetry;
+
+mod assignment;
+mod report;
+mod state;
+mod topic;
+mod transfer;
+
+pub use assignment::{Assignment, Command, Order};
+pub use report::{FailureCode, LogLevel, LogLine, Reply, Status, TrainedEpoch};
+pub use state::{Birth, BoardState, Capabilities, DatasetOffer, HostState, Nonce, TwinDocument, VersionRange};
+pub use topic::{Channel, Direction, Topic};
+pub use transfer::{BlobAck, BlobMessage, Manifest, Purpose, Refusal};
+
+/// Version of the messages that this build speaks best.
+pub const WIRE_VERSION: u8 = 1;
+
+/// The versions that this build speaks.
+pub const WIRE_VERSIONS: VersionRange = VersionRange {
+    oldest: 1,
+    newest: WIRE_VERSION,
+};
+
+/// Longest chunk of a blob, bytes.
+pub const MAX_CHUNK: usize = 256 << 10;
+
+#[cfg(all(test, feature = "std"))]
+mod goldens;

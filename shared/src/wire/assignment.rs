@@ -1,0 +1,60 @@
+//! Orders to a board.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BlobHash, DatasetVersion, JobId, RoundId};
+use crate::model::{Architecture, Site};
+use crate::plan::{EpochPlan, LabelKind, Method, Recipe};
+
+/// `dn/command`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// Numbers the host's commands; replies name it. The same number again is the same command again.
+    pub id: u64,
+    /// What to do.
+    pub order: Order,
+}
+
+/// What the host wants of a board.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Order {
+    /// Publish the birth again.
+    Rebirth,
+    /// Send the dataset of this version to the twin.
+    SendDataset(DatasetVersion),
+    /// One epoch of this board's student.
+    Assign(Assignment),
+    /// The job is over, or the host gives it up.
+    Stop(JobId),
+}
+
+/// One epoch: who trains what, where, and with which share of the link.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The job.
+    pub job: JobId,
+    /// The epoch. A student state of another epoch is late and refused.
+    pub round: RoundId,
+    /// The student; fixed for a job.
+    pub architecture: Architecture,
+    /// Where this epoch is trained. On [`Site::Host`] the board only receives the state after it.
+    pub site: Site,
+    /// The student state to start from, as the twin holds it.
+    pub base: BlobHash,
+    /// Order and augmentation.
+    pub plan: EpochPlan,
+    /// The optimiser.
+    pub recipe: Recipe,
+    /// The loss.
+    pub method: Method,
+    /// The form of the labels that will come.
+    pub labels: LabelKind,
+    /// Samples of the dataset that are trained on (the rest is held out), so that batches can be counted.
+    pub samples: u32,
+    /// Mini-batches that one block of labels covers.
+    pub batches_per_block: u32,
+    /// What the board may send, Eq. (1), bits a second.
+    pub uplink_bits_per_second: u64,
+    /// After this the host goes on without this epoch's state. A duration on the receiver's clock, milliseconds.
+    pub deadline_ms: u64,
+}
