@@ -5,6 +5,8 @@
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "std")]
+pub mod config;
 pub mod id;
 pub mod model;
 #[cfg(feature = "std")]
