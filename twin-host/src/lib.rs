@@ -1,0 +1,3 @@
+//! The twin host: broker, twins, scheduler, training, experiments.
+
+pub mod broker;
