@@ -1,0 +1,270 @@
+//! A directory of blobs named by their BLAKE3 hash, with partial files beside them. A blob is there whole or not at
+//! all: it is written under another name, flushed, checked, and then renamed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use twin_shared::id::BlobHash;
+use twin_shared::transfer::OnDisk;
+use twin_shared::wire::Manifest;
+
+/// A directory of blobs.
+#[derive(Debug, Clone)]
+pub struct Blobs {
+    directory: PathBuf,
+}
+
+/// Why a blob could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// The file system refused.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+    /// All bytes came, and they are not the blob.
+    #[error("{path}: the hash of the content is {found:.12}…, expected {expected:.12}…")]
+    Hash {
+        /// The file.
+        path: PathBuf,
+        /// The content's hash.
+        found: BlobHash,
+        /// The name.
+        expected: BlobHash,
+    },
+}
+
+impl Blobs {
+    /// Opens a directory, making it where it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn open(directory: impl Into<PathBuf>) -> Result<Self, BlobError> {
+        let directory = directory.into();
+        fs::create_dir_all(&directory).map_err(at(&directory))?;
+        Ok(Self { directory })
+    }
+
+    /// Where a blob lies, or would.
+    #[must_use]
+    pub fn path(&self, blob: &BlobHash) -> PathBuf {
+        self.directory.join(blob.to_string())
+    }
+
+    /// Whether a blob is here.
+    #[must_use]
+    pub fn contains(&self, blob: &BlobHash) -> bool {
+        self.path(blob).is_file()
+    }
+
+    /// What is here of a blob that a manifest offers.
+    #[must_use]
+    pub fn on_disk(&self, manifest: &Manifest) -> OnDisk {
+        if self.contains(&manifest.blob) {
+            return OnDisk::Whole;
+        }
+        match fs::metadata(self.partial(manifest)) {
+            Ok(partial) => OnDisk::Partial(partial.len()),
+            Err(_) => OnDisk::Nothing,
+        }
+    }
+
+    /// Writes a chunk into the partial file.
+    ///
+    /// # Errors
+    /// When the disk refuses, full perhaps.
+    pub fn write_chunk(&self, manifest: &Manifest, offset: u64, bytes: &[u8]) -> Result<(), BlobError> {
+        let path = self.partial(manifest);
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(at(&path))?;
+        file.write_all_at(bytes, offset).map_err(at(&path))
+    }
+
+    /// Checks the partial file against its name and puts it in its place, flushed. A file with a wrong hash is
+    /// removed.
+    ///
+    /// # Errors
+    /// When the hash is wrong or the disk refuses.
+    pub fn finish(&self, manifest: &Manifest) -> Result<(), BlobError> {
+        let partial = self.partial(manifest);
+        let mut file = OpenOptions::new().read(true).write(true).open(&partial).map_err(at(&partial))?;
+        file.set_len(manifest.size).map_err(at(&partial))?;
+        let found = hash(&mut file).map_err(at(&partial))?;
+        if found != manifest.blob {
+            fs::remove_file(&partial).map_err(at(&partial))?;
+            return Err(BlobError::Hash { path: partial, found, expected: manifest.blob });
+        }
+        file.sync_all().map_err(at(&partial))?;
+        self.place(&partial, &found)
+    }
+
+    /// Takes bytes in.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn put(&self, bytes: &[u8]) -> Result<BlobHash, BlobError> {
+        let blob = BlobHash::of(bytes);
+        if !self.contains(&blob) {
+            let temporary = self.directory.join(format!("{blob}.new"));
+            let mut file = File::create(&temporary).map_err(at(&temporary))?;
+            file.write_all(bytes).and_then(|()| file.sync_all()).map_err(at(&temporary))?;
+            self.place(&temporary, &blob)?;
+        }
+        Ok(blob)
+    }
+
+    /// Takes in a file that another program has written into the same file system: hashes, flushes and moves it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn adopt(&self, path: &Path) -> Result<(BlobHash, u64), BlobError> {
+        let mut file = File::open(path).map_err(at(path))?;
+        let blob = hash(&mut file).map_err(at(path))?;
+        let bytes = file.metadata().map_err(at(path))?.len();
+        file.sync_all().map_err(at(path))?;
+        self.place(path, &blob)?;
+        Ok((blob, bytes))
+    }
+
+    /// Reads a piece of a blob.
+    ///
+    /// # Errors
+    /// When it is not here, is shorter, or the disk refuses.
+    pub fn read_chunk(&self, blob: &BlobHash, offset: u64, length: u32) -> Result<Vec<u8>, BlobError> {
+        let path = self.path(blob);
+        let mut file = File::open(&path).map_err(at(&path))?;
+        file.seek(SeekFrom::Start(offset)).map_err(at(&path))?;
+        let mut bytes = vec![0; length as usize];
+        file.read_exact(&mut bytes).map_err(at(&path))?;
+        Ok(bytes)
+    }
+
+    /// Hashes what lies on disk under a blob's name: what a twin's equality is judged by.
+    ///
+    /// # Errors
+    /// When it is not here or the disk refuses.
+    pub fn rehash(&self, blob: &BlobHash) -> Result<BlobHash, BlobError> {
+        let path = self.path(blob);
+        File::open(&path).and_then(|mut file| hash(&mut file)).map_err(at(&path))
+    }
+
+    /// The length of a blob, bytes.
+    ///
+    /// # Errors
+    /// When it is not here.
+    pub fn size(&self, blob: &BlobHash) -> Result<u64, BlobError> {
+        let path = self.path(blob);
+        fs::metadata(&path).map(|data| data.len()).map_err(at(&path))
+    }
+
+    /// Removes every blob but these, and partial files not written to for `patience`. Returns how many went.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn retain(&self, keep: impl Fn(&BlobHash) -> bool, patience: Duration) -> Result<usize, BlobError> {
+        let now = SystemTime::now();
+        let mut removed = 0;
+        for entry in fs::read_dir(&self.directory).map_err(at(&self.directory))? {
+            let path = entry.map_err(at(&self.directory))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let unwanted = match BlobHash::from_hex(name) {
+                Some(blob) => !keep(&blob),
+                None => {
+                    let age = fs::metadata(&path).and_then(|data| data.modified()).map(|at| now.duration_since(at));
+                    matches!(age, Ok(Ok(age)) if age > patience)
+                }
+            };
+            if unwanted {
+                fs::remove_file(&path).map_err(at(&path))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Renames and flushes the directory, so that the blob is there after a power cut too.
+    fn place(&self, from: &Path, blob: &BlobHash) -> Result<(), BlobError> {
+        let path = self.path(blob);
+        fs::rename(from, &path).map_err(at(&path))?;
+        File::open(&self.directory).and_then(|directory| directory.sync_all()).map_err(at(&self.directory))
+    }
+
+    /// Size and chunk length are part of the name: another division of the same blob starts anew.
+    fn partial(&self, manifest: &Manifest) -> PathBuf {
+        self.directory.join(format!("{}.{}.{}.part", manifest.blob, manifest.size, manifest.chunk))
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> BlobError {
+    let path = path.to_owned();
+    move |error| BlobError::Io { path, error }
+}
+
+fn hash(file: &mut File) -> io::Result<BlobHash> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut hasher = blake3::Hasher::new();
+    io::copy(file, &mut hasher)?;
+    Ok(BlobHash(*hasher.finalize().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twin_shared::id::DatasetVersion;
+    use twin_shared::wire::Purpose;
+
+    fn manifest(bytes: &[u8]) -> Manifest {
+        let purpose = Purpose::Dataset(DatasetVersion([0; 32]));
+        Manifest { blob: BlobHash::of(bytes), size: bytes.len() as u64, chunk: 4, purpose }
+    }
+
+    #[test]
+    fn chunks_in_any_order_become_the_blob() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let blobs = Blobs::open(directory.path().join("blobs")).expect("made");
+        let offer = manifest(b"0123456789");
+        assert_eq!(blobs.on_disk(&offer), OnDisk::Nothing);
+        blobs.write_chunk(&offer, 8, b"89").expect("written");
+        assert_eq!(blobs.on_disk(&offer), OnDisk::Partial(10));
+        blobs.write_chunk(&offer, 0, b"0123").expect("written");
+        blobs.write_chunk(&offer, 4, b"4567").expect("written");
+        blobs.finish(&offer).expect("whole");
+        assert_eq!(blobs.on_disk(&offer), OnDisk::Whole);
+        assert_eq!(blobs.read_chunk(&offer.blob, 4, 4).expect("there"), b"4567");
+        assert_eq!(blobs.rehash(&offer.blob).expect("there"), offer.blob);
+    }
+
+    #[test]
+    fn a_wrong_whole_is_named_and_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let blobs = Blobs::open(directory.path()).expect("made");
+        let offer = manifest(b"0123");
+        blobs.write_chunk(&offer, 0, b"0124").expect("written");
+        assert!(matches!(blobs.finish(&offer), Err(BlobError::Hash { .. })));
+        assert_eq!(blobs.on_disk(&offer), OnDisk::Nothing);
+    }
+
+    #[test]
+    fn only_what_is_kept_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let blobs = Blobs::open(directory.path()).expect("made");
+        let (first, second) = (blobs.put(b"first").expect("put"), blobs.put(b"second").expect("put"));
+        assert_eq!(blobs.retain(|blob| *blob == first, Duration::MAX).expect("retained"), 1);
+        assert!(blobs.contains(&first) && !blobs.contains(&second));
+    }
+
+    #[test]
+    fn a_file_is_adopted_by_its_content() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let blobs = Blobs::open(directory.path().join("blobs")).expect("made");
+        let file = directory.path().join("state");
+        fs::write(&file, b"weights").expect("written");
+        assert_eq!(blobs.adopt(&file).expect("adopted"), (BlobHash::of(b"weights"), 7));
+        assert!(!file.exists());
+    }
+}
