@@ -12,5 +12,7 @@ pub mod model;
 #[cfg(feature = "std")]
 pub mod pipe;
 pub mod plan;
+#[cfg(feature = "std")]
+pub mod transfer;
 pub mod units;
 pub mod wire;

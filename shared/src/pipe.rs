@@ -43,7 +43,7 @@ pub enum Request {
         /// The job's name from here on; must not be in use.
         ticket: Ticket,
         /// What to do.
-        job: Job,
+        job: Box<Job>,
     },
     /// Run that many more steps of the job. Grants of several jobs are served in the order of arrival.
     Grant {

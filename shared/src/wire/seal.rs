@@ -335,16 +335,11 @@ fn associated(topic: &Topic, header: &[u8]) -> heapless::Vec<u8, 128> {
 
 /// Which of the last 1,024 sequence numbers were used: messages of different quality of service overtake each other,
 /// but not by more.
+#[derive(Default)]
 struct ReplayWindow {
     /// One above the highest number seen.
     next: u64,
     seen: [u64; 16],
-}
-
-impl Default for ReplayWindow {
-    fn default() -> Self {
-        Self { next: 0, seen: [0; 16] }
-    }
 }
 
 impl ReplayWindow {
@@ -372,7 +367,6 @@ impl ReplayWindow {
         self.seen[Self::word(sequence)] |= Self::bit(sequence);
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "below 16")]
     const fn word(sequence: u64) -> usize {
         ((sequence % Self::SPAN) / 64) as usize
     }
