@@ -10,12 +10,15 @@ mod candidates;
 pub mod cost;
 pub mod decision;
 pub mod family;
+pub mod learning;
 pub mod loads;
+pub mod mdp;
 pub mod objective;
 pub mod policy;
 mod polygon;
 mod prices;
 pub mod problem;
+pub mod q_table;
 mod rounding;
 pub mod scenario_file;
 

@@ -80,6 +80,16 @@ impl ChannelCost {
         }
     }
 
+    /// What it costs when all of the budget is given out in proportion to weights w, from Σ B / w and Σ w.
+    #[inline]
+    pub(crate) fn in_proportion(&self, over_weights: f64, weights: f64) -> f64 {
+        if weights > 0.0 {
+            self.curve * over_weights * weights + self.rent
+        } else {
+            0.0
+        }
+    }
+
     /// Ψ'(V).
     #[inline]
     pub(crate) fn price(&self, root_sum: f64) -> f64 {

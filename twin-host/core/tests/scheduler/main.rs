@@ -5,3 +5,4 @@ mod conic;
 
 mod allocation;
 mod choices;
+mod learned;

@@ -1,10 +1,30 @@
 //! Policies: ways from a scenario to a decision, one file each, behind one trait.
 
+pub mod all_host;
+pub mod all_local;
+pub mod best_constant;
 pub mod dual;
 pub mod exact;
+pub mod fl_max;
+pub mod fl_min;
+pub mod kind;
+pub mod one_model;
+mod one_site;
+pub mod q_learning;
+pub mod q_learning_only;
+pub mod random;
 
+pub use all_host::AllHost;
+pub use all_local::AllLocal;
+pub use best_constant::BestConstant;
 pub use dual::Dual;
 pub use exact::Exact;
+pub use fl_max::FlMax;
+pub use fl_min::FlMin;
+pub use kind::{PolicyKind, UnknownPolicy};
+pub use q_learning::QLearning;
+pub use q_learning_only::QLearningOnly;
+pub use random::Random;
 
 use super::decision::Decision;
 use super::problem::Scenario;

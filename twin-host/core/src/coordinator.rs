@@ -1,0 +1,345 @@
+//! One training job over a fleet, as a machine without IO: what boards and trainers say comes in as [`Input`], what
+//! is to be done goes out as [`Output`].
+//!
+//! Each device goes its own way from epoch to epoch: nobody waits for a slower board, and one that dies is passed by.
+//! After every epoch host and board prove to each other that they hold the same student state.
+
+mod device;
+mod message;
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use twin_shared::id::{BlobHash, DeviceId, JobId, RoundId};
+use twin_shared::model::{Architecture, Site};
+use twin_shared::pipe::Outcome;
+use twin_shared::plan::{Augmentation, LabelKind, Method, Recipe};
+use twin_shared::wire::{Order, Purpose};
+
+pub use device::{Member, Phase};
+pub use message::{
+    Allotment, BoardInput, Fatal, Input, Measured, Note, Output, PredictedDelay, RoundRecord, Task, TaskEvent,
+};
+
+use crate::twin::{DatasetCounts, Twin, TwinDataset};
+
+/// What a job is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobSpec {
+    /// Its number.
+    pub job: JobId,
+    /// The devices that take part.
+    pub devices: Vec<DeviceId>,
+    /// Seed of initialisation, order and augmentation.
+    pub seed: u64,
+    /// What students learn by.
+    pub method: Method,
+    /// The form of labels sent to boards.
+    pub labels: LabelKind,
+    /// The students' optimiser; its epochs are the job's.
+    pub recipe: Recipe,
+    /// Samples a mini-batch.
+    pub batch: u32,
+    /// Mini-batches a block of labels.
+    pub batches_per_block: u32,
+    /// What is done to each image.
+    pub augmentation: Augmentation,
+    /// How long the job waits for boards that are missing at its start, or away at its end.
+    pub patience: Duration,
+    /// A board has this many times the predicted delay for an epoch.
+    pub deadline_factor: f64,
+    /// The scheduler is asked again after this time.
+    pub decide_every: Duration,
+}
+
+/// How far the job is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stage {
+    /// Datasets are copied to the twins.
+    Gathering { since: Duration },
+    /// The teacher is trained.
+    Teaching,
+    /// Students are assigned, trained and synchronised.
+    Distilling { decided: Duration, asked: bool },
+    /// All is done that could be.
+    Over,
+}
+
+/// One training job.
+#[derive(Debug)]
+pub struct Coordinator {
+    spec: JobSpec,
+    stage: Stage,
+    members: BTreeMap<DeviceId, Member>,
+}
+
+impl Coordinator {
+    /// A job that starts now. `twins` are what the store knows of the job's devices; a device without one is new.
+    #[must_use]
+    pub fn new(spec: JobSpec, mut twins: BTreeMap<DeviceId, Twin>, now: Duration) -> Self {
+        let members = spec.devices.iter().map(|device| {
+            let twin = twins.remove(device).unwrap_or_else(|| Twin::new(None, 0));
+            (device.clone(), Member::new(twin))
+        });
+        Self {
+            members: members.collect(),
+            stage: Stage::Gathering { since: now },
+            spec,
+        }
+    }
+
+    /// What the job is to do.
+    #[must_use]
+    pub const fn spec(&self) -> &JobSpec {
+        &self.spec
+    }
+
+    /// The job's devices.
+    #[must_use]
+    pub const fn members(&self) -> &BTreeMap<DeviceId, Member> {
+        &self.members
+    }
+
+    /// Whether nothing more will happen.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    /// Takes one input; returns what is to be done, in this order.
+    pub fn handle(&mut self, now: Duration, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        if self.is_over() {
+            return out;
+        }
+        match input {
+            Input::Board(device, input) => self.on_board(now, &device, input, &mut out),
+            Input::Task(task, event) => self.on_task(now, task, event, &mut out),
+            Input::Decided(allotments) => self.on_decided(now, allotments, &mut out),
+            Input::Tick => {}
+        }
+        self.advance(now, &mut out);
+        out
+    }
+
+    fn on_board(&mut self, now: Duration, device: &DeviceId, input: BoardInput, out: &mut Vec<Output>) {
+        let Some(member) = self.members.get_mut(device) else {
+            out.push(Output::Note(Note::Unknown(device.clone())));
+            return;
+        };
+        match input {
+            BoardInput::Online(birth) => {
+                if let Err(error) = member.twin.on_birth(birth) {
+                    out.push(Output::Note(Note::Refused(device.clone(), error.to_string())));
+                    return;
+                }
+                out.push(Output::Note(Note::Online(device.clone())));
+                match member.phase() {
+                    Phase::Absent | Phase::Copying => member.want_dataset(device, out),
+                    Phase::Counting
+                    | Phase::Ready
+                    | Phase::Starting
+                    | Phase::Local(_)
+                    | Phase::Host(_)
+                    | Phase::Confirming(_)
+                    | Phase::Finished { .. }
+                    | Phase::Left(_) => member.resume(&self.spec, device, out),
+                }
+            }
+            BoardInput::Offline { sequence } => {
+                if member.twin.on_will(sequence, now) {
+                    out.push(Output::Note(Note::Offline(device.clone())));
+                }
+            }
+            BoardInput::Telemetry(sample) => member.twin.on_telemetry(sample, now),
+            BoardInput::Reply(reply) => member.on_reply(&self.spec, device, reply, now, out),
+            BoardInput::Reported(document) => {
+                if let Some(record) = member.on_reported(&self.spec, device, &document, now, out) {
+                    out.push(Output::Note(Note::Round(Box::new(record))));
+                    member.next_round(&self.spec, device, now, out);
+                }
+            }
+            BoardInput::Received { purpose, blob } => match purpose {
+                Purpose::Dataset(version) => {
+                    member.twin.hold_dataset(TwinDataset {
+                        version,
+                        blob,
+                        counts: None,
+                    });
+                    out.push(Output::Note(Note::Dataset {
+                        device: device.clone(),
+                        version,
+                        blob,
+                    }));
+                    member.count(device, blob, out);
+                }
+                Purpose::Student { job, round } if job == self.spec.job => {
+                    member.on_state(&self.spec, device, round, blob, now, out);
+                }
+                Purpose::Student { .. } | Purpose::Base { .. } | Purpose::Labels { .. } => {}
+            },
+            BoardInput::Sent { purpose } => {
+                if let Purpose::Student { job, round } = purpose
+                    && job == self.spec.job
+                {
+                    member.on_sent(&self.spec, device, round, now, out);
+                }
+            }
+            BoardInput::BlobRefused { purpose, why } => {
+                let text = format!("the board refused a blob ({purpose:?}): {why:?}");
+                out.push(Output::Note(Note::Refused(device.clone(), text)));
+            }
+        }
+    }
+
+    fn on_task(&mut self, now: Duration, task: Task, event: TaskEvent, out: &mut Vec<Output>) {
+        match (task, event) {
+            (task, TaskEvent::Progress { step, steps }) => out.push(Output::Note(Note::Progress { task, step, steps })),
+            (Task::Teacher { .. }, TaskEvent::Done(Outcome::Weights { hash, loss })) => {
+                out.push(Output::Note(Note::Teacher { weights: hash, loss }));
+                out.push(Output::Decide);
+                self.stage = Stage::Distilling {
+                    decided: now,
+                    asked: true,
+                };
+            }
+            (Task::Count { device, .. }, TaskEvent::Done(Outcome::Counts { train, held, labels })) => {
+                if let Some(member) = self.members.get_mut(&device) {
+                    member.on_counted(DatasetCounts { train, held, labels });
+                }
+            }
+            (Task::Init { device, .. }, TaskEvent::Done(Outcome::Student { hash, .. })) => {
+                if let Some(member) = self.members.get_mut(&device) {
+                    member.start(&self.spec, &device, hash, now, out);
+                }
+            }
+            (Task::Labels { device, round, .. }, TaskEvent::Block { block, blob }) => {
+                if let Some(member) = self.members.get_mut(&device) {
+                    member.on_block(&self.spec, &device, round, block, blob, out);
+                }
+            }
+            (Task::Labels { .. }, TaskEvent::Done(_)) => {}
+            (Task::Epoch { device, round, .. }, TaskEvent::Done(Outcome::Student { hash, loss, .. })) => {
+                if let Some(member) = self.members.get_mut(&device) {
+                    member.on_trained_here(&self.spec, &device, round, hash, loss, now, out);
+                }
+            }
+            (task, TaskEvent::Done(outcome)) => {
+                let text = format!("the trainer answered {task:?} by {outcome:?}");
+                self.fail(Fatal::Trainer(text), out);
+            }
+            (Task::Count { device, .. }, TaskEvent::Failed(message)) => {
+                // Unreadable to the trainer: that board's dataset is at fault, nobody else's.
+                if let Some(member) = self.members.get_mut(&device) {
+                    member.leave(&device, message, out);
+                }
+            }
+            (task, TaskEvent::Failed(message)) => self.fail(Fatal::Trainer(format!("{task}: {message}")), out),
+            (task, TaskEvent::Block { .. }) => self.fail(Fatal::Trainer(format!("{task} made labels")), out),
+        }
+    }
+
+    fn on_decided(&mut self, now: Duration, allotments: BTreeMap<DeviceId, Allotment>, out: &mut Vec<Output>) {
+        let Stage::Distilling { decided, asked } = &mut self.stage else {
+            return;
+        };
+        (*decided, *asked) = (now, false);
+        for (device, allotment) in allotments {
+            if let Some(member) = self.members.get_mut(&device) {
+                member.allot(&device, allotment, out);
+            }
+        }
+    }
+
+    /// What follows from the state and the time alone.
+    fn advance(&mut self, now: Duration, out: &mut Vec<Output>) {
+        match self.stage {
+            Stage::Gathering { since } => {
+                let late = now.saturating_sub(since) >= self.spec.patience;
+                let (ready, waiting) =
+                    self.members
+                        .values()
+                        .fold((0, 0), |(ready, waiting), member| match member.phase() {
+                            Phase::Ready => (ready + 1, waiting),
+                            Phase::Left(_) => (ready, waiting),
+                            Phase::Absent
+                            | Phase::Copying
+                            | Phase::Counting
+                            | Phase::Starting
+                            | Phase::Local(_)
+                            | Phase::Host(_)
+                            | Phase::Confirming(_)
+                            | Phase::Finished { .. } => (ready, waiting + 1),
+                        });
+                if waiting > 0 && !late {
+                    return;
+                }
+                for (device, member) in &mut self.members {
+                    if !matches!(member.phase(), Phase::Ready | Phase::Left(_)) {
+                        member.leave(device, "it did not bring its dataset in time".into(), out);
+                    }
+                }
+                if ready == 0 {
+                    self.fail(Fatal::NoBoards, out);
+                    return;
+                }
+                let twins = self
+                    .members
+                    .iter()
+                    .filter(|(_, member)| matches!(member.phase(), Phase::Ready));
+                let twins = twins.filter_map(|(device, member)| Some((device.clone(), member.twin.dataset()?.blob)));
+                out.push(Output::Run(Task::Teacher { twins: twins.collect() }));
+                self.stage = Stage::Teaching;
+            }
+            Stage::Teaching | Stage::Over => {}
+            Stage::Distilling { decided, asked } => {
+                for (device, member) in &mut self.members {
+                    member.on_time(&self.spec, device, now, out);
+                }
+                if self.members.values().all(Member::is_settled) {
+                    self.stage = Stage::Over;
+                    out.extend(
+                        self.members
+                            .keys()
+                            .map(|device| Output::Command(device.clone(), Order::Stop(self.spec.job))),
+                    );
+                    out.push(Output::Finished);
+                } else if !asked && now.saturating_sub(decided) >= self.spec.decide_every {
+                    self.stage = Stage::Distilling { decided, asked: true };
+                    out.push(Output::Decide);
+                }
+            }
+        }
+        if let Some(fatal) = self.members.values_mut().find_map(Member::take_fatal) {
+            self.fail(fatal, out);
+        }
+    }
+
+    fn fail(&mut self, fatal: Fatal, out: &mut Vec<Output>) {
+        if self.stage != Stage::Over {
+            self.stage = Stage::Over;
+            out.extend(
+                self.members
+                    .keys()
+                    .map(|device| Output::Command(device.clone(), Order::Stop(self.spec.job))),
+            );
+            out.push(Output::Failed(fatal));
+        }
+    }
+}
+
+/// The student that a device's next epoch starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StudentAt {
+    /// The network.
+    pub architecture: Architecture,
+    /// Epochs done; the number of the next.
+    pub round: RoundId,
+    /// Its state.
+    pub state: BlobHash,
+    /// Where the last epoch was trained: its momentum is there.
+    pub site: Option<Site>,
+}
+
+#[cfg(test)]
+mod tests;

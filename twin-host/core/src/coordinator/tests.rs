@@ -1,0 +1,398 @@
+//! Whole jobs with boards and trainer played by the test, well-behaved and not.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use twin_shared::id::DatasetVersion;
+use twin_shared::pipe::Outcome;
+use twin_shared::units::{BitsPerSecond, Gigahertz, Hertz, Seconds};
+use twin_shared::wire::{
+    Birth, Capabilities, DatasetOffer, FailureCode, Reply, Status, TrainedEpoch, TwinDocument, WIRE_VERSIONS,
+};
+
+use super::*;
+
+const EPOCHS: u32 = 3;
+
+fn device(name: &str) -> DeviceId {
+    name.parse().expect("valid")
+}
+
+fn spec(devices: &[DeviceId]) -> JobSpec {
+    JobSpec {
+        job: JobId(1),
+        devices: devices.to_vec(),
+        seed: 1,
+        method: Method::SimKd,
+        labels: LabelKind::Vector,
+        recipe: Recipe::student(EPOCHS),
+        batch: 64,
+        batches_per_block: 4,
+        augmentation: Augmentation {
+            crop_padding: 4,
+            flip: false,
+        },
+        patience: Duration::from_secs(100),
+        deadline_factor: 5.0,
+        decide_every: Duration::from_secs(1000),
+    }
+}
+
+fn allotment(site: Site) -> Allotment {
+    Allotment {
+        architecture: Architecture::Vgg8,
+        site,
+        frequency: Gigahertz(1.0),
+        bandwidth: Hertz(1e6),
+        rate: BitsPerSecond(4e6),
+        predicted: PredictedDelay {
+            student: Seconds(10.0),
+            ..PredictedDelay::default()
+        },
+    }
+}
+
+fn birth(sequence: u64, can_train: bool) -> Birth {
+    Birth {
+        sequence,
+        versions: WIRE_VERSIONS,
+        agent: "0.1.0".try_into().expect("short"),
+        capabilities: Capabilities {
+            can_train,
+            emulated: true,
+            models: heapless::Vec::new(),
+            memory_mib: 512,
+            cores: 1,
+        },
+        dataset: Some(DatasetOffer {
+            version: DatasetVersion([1; 32]),
+            bytes: 100,
+            samples: 10,
+        }),
+    }
+}
+
+/// What a board of the test does with its epochs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Temper {
+    Honest,
+    /// Its trainer dies at this epoch.
+    Unfit(u32),
+    /// It vanishes at this epoch and never returns.
+    Dies(u32),
+    /// It reports another state than it holds.
+    Lies(u32),
+    /// It goes silent at this epoch without a will.
+    Hangs(u32),
+}
+
+struct Fleet {
+    coordinator: Coordinator,
+    tempers: BTreeMap<DeviceId, Temper>,
+    sites: BTreeMap<DeviceId, Site>,
+    gone: Vec<DeviceId>,
+    inbox: VecDeque<Input>,
+    records: Vec<RoundRecord>,
+    offloaded: usize,
+    end: Option<Output>,
+    now: Duration,
+}
+
+impl Fleet {
+    fn new(boards: &[(Temper, Site)]) -> Self {
+        let names: Vec<DeviceId> = (0..boards.len()).map(|k| device(&format!("board{k}"))).collect();
+        let mut fleet = Self {
+            coordinator: Coordinator::new(spec(&names), BTreeMap::new(), Duration::ZERO),
+            tempers: names.iter().cloned().zip(boards.iter().map(|board| board.0)).collect(),
+            sites: names.iter().cloned().zip(boards.iter().map(|board| board.1)).collect(),
+            gone: Vec::new(),
+            inbox: VecDeque::new(),
+            records: Vec::new(),
+            offloaded: 0,
+            end: None,
+            now: Duration::ZERO,
+        };
+        for name in names {
+            fleet
+                .inbox
+                .push_back(Input::Board(name, BoardInput::Online(birth(1, true))));
+        }
+        fleet
+    }
+
+    fn board(&mut self, device: &DeviceId, input: BoardInput) {
+        if !self.gone.contains(device) {
+            self.inbox.push_back(Input::Board(device.clone(), input));
+        }
+    }
+
+    fn on_assignment(&mut self, device: &DeviceId, assignment: &twin_shared::wire::Assignment) {
+        let round = assignment.round;
+        let mut vanish = |fleet: &mut Self, with_will: bool| {
+            if with_will {
+                fleet.board(device, BoardInput::Offline { sequence: 1 });
+            }
+            fleet.gone.push(device.clone());
+        };
+        match self.tempers[device] {
+            Temper::Dies(at) if at == round.0 => return vanish(self, true),
+            Temper::Hangs(at) if at == round.0 => return vanish(self, false),
+            Temper::Unfit(at) if at == round.0 && assignment.site == Site::Local => {
+                let status = Status::Failed {
+                    code: FailureCode::TrainerDied,
+                    message: "out of memory".try_into().expect("short"),
+                };
+                return self.board(device, BoardInput::Reply(Reply { command: 1, status }));
+            }
+            Temper::Honest | Temper::Unfit(_) | Temper::Dies(_) | Temper::Lies(_) | Temper::Hangs(_) => {}
+        }
+        if assignment.site == Site::Local {
+            let state = next_state(&assignment.base);
+            let trained = TrainedEpoch {
+                job: assignment.job,
+                round,
+                state,
+                samples: 10,
+                loss: 0.5,
+                training_ms: 900,
+                starved_ms: 100,
+            };
+            self.board(
+                device,
+                BoardInput::Reply(Reply {
+                    command: 1,
+                    status: Status::Trained(trained),
+                }),
+            );
+            let purpose = Purpose::Student {
+                job: assignment.job,
+                round,
+            };
+            self.board(device, BoardInput::Received { purpose, blob: state });
+        }
+    }
+
+    fn on_output(&mut self, output: Output) {
+        match output {
+            Output::Command(device, Order::SendDataset(version)) => {
+                let purpose = Purpose::Dataset(version);
+                self.board(
+                    &device,
+                    BoardInput::Received {
+                        purpose,
+                        blob: BlobHash([5; 32]),
+                    },
+                );
+            }
+            Output::Command(device, Order::Assign(assignment)) => self.on_assignment(&device, &assignment),
+            Output::Command(_, Order::Rebirth | Order::Stop(_)) | Output::Share(..) | Output::Forget(..) => {}
+            Output::Desired(device, document) => {
+                let lies = self.tempers[&device] == Temper::Lies(document.round.0);
+                let state = if lies { BlobHash([0xee; 32]) } else { document.state };
+                self.board(&device, BoardInput::Reported(TwinDocument { state, ..document }));
+            }
+            Output::Send(device, _, purpose) => {
+                if matches!(purpose, Purpose::Student { .. }) {
+                    self.board(&device, BoardInput::Sent { purpose });
+                }
+            }
+            Output::Run(task) => {
+                let done = |outcome| TaskEvent::Done(outcome);
+                let student = |hash| Outcome::Student {
+                    version: twin_shared::id::ModelVersion([0; 32]),
+                    hash,
+                    bytes: 10,
+                    loss: 0.5,
+                    samples: 10,
+                };
+                let event = match &task {
+                    Task::Count { .. } => done(Outcome::Counts {
+                        train: 10,
+                        held: 1,
+                        labels: vec![5, 5],
+                    }),
+                    Task::Teacher { .. } => done(Outcome::Weights {
+                        hash: BlobHash([2; 32]),
+                        loss: 0.1,
+                    }),
+                    Task::Init { .. } => done(student(BlobHash([3; 32]))),
+                    Task::Labels { .. } => done(Outcome::Labels { blocks: 0 }),
+                    Task::Epoch { base, .. } => done(student(next_state(base))),
+                };
+                self.inbox.push_back(Input::Task(task, event));
+            }
+            Output::Cancel(_) => {}
+            Output::Decide => {
+                let allotments = self
+                    .sites
+                    .iter()
+                    .map(|(device, site)| (device.clone(), allotment(*site)));
+                self.inbox.push_back(Input::Decided(allotments.collect()));
+            }
+            Output::Note(Note::Round(record)) => self.records.push(*record),
+            Output::Note(Note::Offloaded { .. }) => self.offloaded += 1,
+            Output::Note(_) => {}
+            end @ (Output::Finished | Output::Failed(_)) => self.end = Some(end),
+        }
+    }
+
+    fn run(&mut self) {
+        for _ in 0..100_000 {
+            if self.end.is_some() {
+                return;
+            }
+            let input = self.inbox.pop_front().unwrap_or(Input::Tick);
+            self.now += Duration::from_millis(100);
+            for output in self.coordinator.handle(self.now, input) {
+                self.on_output(output);
+            }
+        }
+        panic!("the job never ended: {:?}", self.coordinator);
+    }
+
+    fn rounds_of(&self, name: &str) -> Vec<u32> {
+        self.records
+            .iter()
+            .filter(|record| record.device == device(name))
+            .map(|record| record.round.0)
+            .collect()
+    }
+}
+
+/// A state that stands for one more epoch.
+fn next_state(base: &BlobHash) -> BlobHash {
+    BlobHash::of(&base.0)
+}
+
+#[test]
+fn every_epoch_is_done_on_both_sites() {
+    let mut fleet = Fleet::new(&[(Temper::Honest, Site::Local), (Temper::Honest, Site::Host)]);
+    fleet.run();
+    assert_eq!(fleet.end, Some(Output::Finished));
+    assert_eq!(
+        (fleet.rounds_of("board0"), fleet.rounds_of("board1")),
+        (vec![0, 1, 2], vec![0, 1, 2])
+    );
+    let states: Vec<_> = fleet
+        .records
+        .iter()
+        .filter(|record| record.round.0 == 2)
+        .map(|record| record.state)
+        .collect();
+    assert_eq!(
+        states[0], states[1],
+        "both sites start from the same base and train alike here"
+    );
+}
+
+#[test]
+fn unequal_states_stop_the_run() {
+    let mut fleet = Fleet::new(&[(Temper::Lies(1), Site::Local)]);
+    fleet.run();
+    assert!(matches!(
+        fleet.end,
+        Some(Output::Failed(Fatal::Unequal { round: RoundId(1), .. }))
+    ));
+}
+
+#[test]
+fn a_board_that_dies_is_passed_by() {
+    let mut fleet = Fleet::new(&[(Temper::Dies(1), Site::Local), (Temper::Honest, Site::Local)]);
+    fleet.run();
+    assert_eq!(fleet.end, Some(Output::Finished));
+    assert_eq!(fleet.rounds_of("board0"), vec![0]);
+    assert_eq!(fleet.rounds_of("board1"), vec![0, 1, 2]);
+}
+
+#[test]
+fn a_student_that_does_not_fit_is_trained_on_the_host() {
+    let mut fleet = Fleet::new(&[(Temper::Unfit(1), Site::Local)]);
+    fleet.run();
+    assert_eq!(fleet.end, Some(Output::Finished));
+    let sites: Vec<Site> = fleet.records.iter().map(|record| record.site).collect();
+    assert_eq!((sites, fleet.offloaded), (vec![Site::Local, Site::Host, Site::Host], 1));
+}
+
+#[test]
+fn a_silent_board_misses_its_deadline_and_its_epoch_is_offloaded() {
+    let mut fleet = Fleet::new(&[(Temper::Hangs(0), Site::Local), (Temper::Honest, Site::Host)]);
+    // Nobody ever says that the silent one is gone: only its deadline is seen. The host trains the epoch and waits
+    // for the board to take the state.
+    for _ in 0..2000 {
+        let input = fleet.inbox.pop_front().unwrap_or(Input::Tick);
+        fleet.now += Duration::from_millis(100);
+        for output in fleet.coordinator.handle(fleet.now, input) {
+            fleet.on_output(output);
+        }
+    }
+    assert_eq!((fleet.offloaded, fleet.rounds_of("board1")), (1, vec![0, 1, 2]));
+    assert!(matches!(
+        fleet.coordinator.members()[&device("board0")].phase(),
+        Phase::Host(_)
+    ));
+}
+
+#[test]
+fn a_board_without_a_trainer_is_never_assigned_locally() {
+    let mut fleet = Fleet::new(&[(Temper::Honest, Site::Local)]);
+    fleet.inbox.clear();
+    fleet
+        .inbox
+        .push_back(Input::Board(device("board0"), BoardInput::Online(birth(1, false))));
+    fleet.run();
+    assert_eq!(fleet.end, Some(Output::Finished));
+    assert!(fleet.records.iter().all(|record| record.site == Site::Host));
+}
+
+#[test]
+fn a_board_that_returns_is_told_again() {
+    let name = device("board0");
+    let mut coordinator = Coordinator::new(spec(&[name.clone()]), BTreeMap::new(), Duration::ZERO);
+    let online = |sequence| Input::Board(name.clone(), BoardInput::Online(birth(sequence, true)));
+    let first = coordinator.handle(Duration::ZERO, online(1));
+    let again = coordinator.handle(Duration::from_secs(1), online(2));
+    let asks = |outputs: &[Output]| {
+        outputs
+            .iter()
+            .any(|output| matches!(output, Output::Command(_, Order::SendDataset(_))))
+    };
+    assert!(asks(&first) && asks(&again));
+}
+
+fn temper() -> impl Strategy<Value = Temper> {
+    prop_oneof![
+        3 => Just(Temper::Honest),
+        1 => (0..EPOCHS).prop_map(Temper::Unfit),
+        1 => (0..EPOCHS).prop_map(Temper::Dies),
+    ]
+}
+
+fn site() -> impl Strategy<Value = Site> {
+    prop_oneof![Just(Site::Local), Just(Site::Host)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever becomes of some, every honest board does every epoch, in order and once.
+    #[test]
+    fn honest_boards_finish(boards in proptest::collection::vec((temper(), site()), 1..6)) {
+        let mut fleet = Fleet::new(&boards);
+        fleet.run();
+        prop_assert_eq!(&fleet.end, &Some(Output::Finished));
+        for (k, (temper, _)) in boards.iter().enumerate() {
+            let rounds = fleet.rounds_of(&format!("board{k}"));
+            let expected = match temper {
+                Temper::Dies(at) => *at,
+                Temper::Honest | Temper::Unfit(_) | Temper::Lies(_) | Temper::Hangs(_) => EPOCHS,
+            };
+            prop_assert_eq!(rounds, (0..expected).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn members_start_absent() {
+    let coordinator = Coordinator::new(spec(&[device("board0")]), BTreeMap::new(), Duration::ZERO);
+    assert_eq!(coordinator.members()[&device("board0")].phase(), &Phase::Absent);
+}
