@@ -19,8 +19,8 @@ mod outcome;
 
 pub use crate::plan::{Augmentation, EpochPlan, LabelKind, LabelPrecision, Method, Recipe};
 pub use job::{
-    CalibrateJob, EpochJob, EvaluateJob, FedAvgJob, InitStudentJob, Job, LabelSource, LabelsJob, Normalisation, Part,
-    TeacherBatch, TeacherJob,
+    CalibrateJob, CountJob, EpochJob, EvaluateJob, FedAvgJob, InitStudentJob, Job, LabelSource, LabelsJob,
+    Normalisation, Part, TeacherBatch, TeacherJob,
 };
 pub use outcome::{DeviceScores, Evaluation, Outcome, Score};
 
@@ -201,11 +201,7 @@ pub fn read_frame<R: Read, T: DeserializeOwned>(pipe: &mut R) -> Result<T, PipeE
 /// When the bytes are no such message, or more than one.
 pub fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, PipeError> {
     let (message, rest) = postcard::take_from_bytes(body).map_err(PipeError::Malformed)?;
-    if rest.is_empty() {
-        Ok(message)
-    } else {
-        Err(PipeError::Malformed(postcard::Error::DeserializeBadEncoding))
-    }
+    if rest.is_empty() { Ok(message) } else { Err(PipeError::Malformed(postcard::Error::DeserializeBadEncoding)) }
 }
 
 #[cfg(test)]
@@ -214,14 +210,8 @@ mod tests {
 
     #[test]
     fn frames_follow_each_other() {
-        let sent = [
-            Request::Grant {
-                ticket: Ticket(3),
-                steps: 2,
-            },
-            Request::Cancel { ticket: Ticket(3) },
-            Request::Shutdown,
-        ];
+        let sent =
+            [Request::Grant { ticket: Ticket(3), steps: 2 }, Request::Cancel { ticket: Ticket(3) }, Request::Shutdown];
         let mut pipe = Vec::new();
         for request in &sent {
             write_frame(&mut pipe, request).expect("a vector takes all");
@@ -236,10 +226,7 @@ mod tests {
     #[test]
     fn a_foreign_length_is_refused_before_memory_is_taken() {
         let mut reader: &[u8] = &[0xff, 0xff, 0xff, 0xff, 0];
-        assert!(matches!(
-            read_frame::<_, Event>(&mut reader),
-            Err(PipeError::TooLong(0xffff_ffff))
-        ));
+        assert!(matches!(read_frame::<_, Event>(&mut reader), Err(PipeError::TooLong(0xffff_ffff))));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub enum Job {
     FedAvg(FedAvgJob),
     /// Count correct answers on a dataset. One step.
     Evaluate(EvaluateJob),
+    /// Count a dataset's samples: all that may be known of it outside of training. One step.
+    Count(CountJob),
     /// Time real training steps and their peak memory. A step is a mini-batch; the first three are not timed.
     Calibrate(CalibrateJob),
 }
@@ -203,6 +205,13 @@ pub struct EvaluateJob {
     pub part: Part,
     /// For each entry the label counts of one device: private and personalised figures are given for each.
     pub devices: Vec<Vec<u32>>,
+}
+
+/// See [`Job::Count`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountJob {
+    /// The dataset.
+    pub dataset: String,
 }
 
 /// See [`Job::Calibrate`].

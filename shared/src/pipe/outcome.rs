@@ -75,6 +75,15 @@ pub enum Outcome {
     },
     /// Scores.
     Evaluation(Evaluation),
+    /// Counts of a dataset.
+    Counts {
+        /// Samples that are trained on.
+        train: u32,
+        /// Samples held out.
+        held: u32,
+        /// Training samples of each class.
+        labels: Vec<u32>,
+    },
     /// Calibration.
     Calibration {
         /// Median seconds of a step.

@@ -6,6 +6,7 @@
 
 mod device;
 mod message;
+mod phase;
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -16,10 +17,11 @@ use twin_shared::pipe::Outcome;
 use twin_shared::plan::{Augmentation, LabelKind, Method, Recipe};
 use twin_shared::wire::{Order, Purpose};
 
-pub use device::{Member, Phase};
+pub use device::Member;
 pub use message::{
     Allotment, BoardInput, Fatal, Input, Measured, Note, Output, PredictedDelay, RoundRecord, Task, TaskEvent,
 };
+pub use phase::Phase;
 
 use crate::twin::{DatasetCounts, Twin, TwinDataset};
 
@@ -81,11 +83,7 @@ impl Coordinator {
             let twin = twins.remove(device).unwrap_or_else(|| Twin::new(None, 0));
             (device.clone(), Member::new(twin))
         });
-        Self {
-            members: members.collect(),
-            stage: Stage::Gathering { since: now },
-            spec,
-        }
+        Self { members: members.collect(), stage: Stage::Gathering { since: now }, spec }
     }
 
     /// What the job is to do.
@@ -161,16 +159,8 @@ impl Coordinator {
             }
             BoardInput::Received { purpose, blob } => match purpose {
                 Purpose::Dataset(version) => {
-                    member.twin.hold_dataset(TwinDataset {
-                        version,
-                        blob,
-                        counts: None,
-                    });
-                    out.push(Output::Note(Note::Dataset {
-                        device: device.clone(),
-                        version,
-                        blob,
-                    }));
+                    member.twin.hold_dataset(TwinDataset { version, blob, counts: None });
+                    out.push(Output::Note(Note::Dataset { device: device.clone(), version, blob }));
                     member.count(device, blob, out);
                 }
                 Purpose::Student { job, round } if job == self.spec.job => {
@@ -198,10 +188,7 @@ impl Coordinator {
             (Task::Teacher { .. }, TaskEvent::Done(Outcome::Weights { hash, loss })) => {
                 out.push(Output::Note(Note::Teacher { weights: hash, loss }));
                 out.push(Output::Decide);
-                self.stage = Stage::Distilling {
-                    decided: now,
-                    asked: true,
-                };
+                self.stage = Stage::Distilling { decided: now, asked: true };
             }
             (Task::Count { device, .. }, TaskEvent::Done(Outcome::Counts { train, held, labels })) => {
                 if let Some(member) = self.members.get_mut(&device) {
@@ -257,20 +244,18 @@ impl Coordinator {
             Stage::Gathering { since } => {
                 let late = now.saturating_sub(since) >= self.spec.patience;
                 let (ready, waiting) =
-                    self.members
-                        .values()
-                        .fold((0, 0), |(ready, waiting), member| match member.phase() {
-                            Phase::Ready => (ready + 1, waiting),
-                            Phase::Left(_) => (ready, waiting),
-                            Phase::Absent
-                            | Phase::Copying
-                            | Phase::Counting
-                            | Phase::Starting
-                            | Phase::Local(_)
-                            | Phase::Host(_)
-                            | Phase::Confirming(_)
-                            | Phase::Finished { .. } => (ready, waiting + 1),
-                        });
+                    self.members.values().fold((0, 0), |(ready, waiting), member| match member.phase() {
+                        Phase::Ready => (ready + 1, waiting),
+                        Phase::Left(_) => (ready, waiting),
+                        Phase::Absent
+                        | Phase::Copying
+                        | Phase::Counting
+                        | Phase::Starting
+                        | Phase::Local(_)
+                        | Phase::Host(_)
+                        | Phase::Confirming(_)
+                        | Phase::Finished { .. } => (ready, waiting + 1),
+                    });
                 if waiting > 0 && !late {
                     return;
                 }
@@ -283,10 +268,7 @@ impl Coordinator {
                     self.fail(Fatal::NoBoards, out);
                     return;
                 }
-                let twins = self
-                    .members
-                    .iter()
-                    .filter(|(_, member)| matches!(member.phase(), Phase::Ready));
+                let twins = self.members.iter().filter(|(_, member)| matches!(member.phase(), Phase::Ready));
                 let twins = twins.filter_map(|(device, member)| Some((device.clone(), member.twin.dataset()?.blob)));
                 out.push(Output::Run(Task::Teacher { twins: twins.collect() }));
                 self.stage = Stage::Teaching;
@@ -299,9 +281,7 @@ impl Coordinator {
                 if self.members.values().all(Member::is_settled) {
                     self.stage = Stage::Over;
                     out.extend(
-                        self.members
-                            .keys()
-                            .map(|device| Output::Command(device.clone(), Order::Stop(self.spec.job))),
+                        self.members.keys().map(|device| Output::Command(device.clone(), Order::Stop(self.spec.job))),
                     );
                     out.push(Output::Finished);
                 } else if !asked && now.saturating_sub(decided) >= self.spec.decide_every {
@@ -318,11 +298,7 @@ impl Coordinator {
     fn fail(&mut self, fatal: Fatal, out: &mut Vec<Output>) {
         if self.stage != Stage::Over {
             self.stage = Stage::Over;
-            out.extend(
-                self.members
-                    .keys()
-                    .map(|device| Output::Command(device.clone(), Order::Stop(self.spec.job))),
-            );
+            out.extend(self.members.keys().map(|device| Output::Command(device.clone(), Order::Stop(self.spec.job))));
             out.push(Output::Failed(fatal));
         }
     }

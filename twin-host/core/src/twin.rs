@@ -69,12 +69,7 @@ impl Twin {
     /// A twin with what the store knows of it.
     #[must_use]
     pub const fn new(dataset: Option<TwinDataset>, document: u64) -> Self {
-        Self {
-            presence: Presence::Unseen,
-            telemetry: None,
-            dataset,
-            document,
-        }
+        Self { presence: Presence::Unseen, telemetry: None, dataset, document }
     }
 
     /// What is known of the connection.
@@ -121,10 +116,7 @@ impl Twin {
     pub fn on_will(&mut self, sequence: u64, now: Duration) -> bool {
         match &self.presence {
             Presence::Online(birth) if birth.sequence == sequence => {
-                self.presence = Presence::Offline {
-                    last: birth.clone(),
-                    since: now,
-                };
+                self.presence = Presence::Offline { last: birth.clone(), since: now };
                 true
             }
             Presence::Online(_) | Presence::Unseen | Presence::Offline { .. } => false,
@@ -148,9 +140,7 @@ impl Twin {
     /// The latest sample, and its age.
     #[must_use]
     pub fn telemetry(&self, now: Duration) -> Option<(&Telemetry, Duration)> {
-        self.telemetry
-            .as_ref()
-            .map(|(at, sample)| (sample, now.saturating_sub(*at)))
+        self.telemetry.as_ref().map(|(at, sample)| (sample, now.saturating_sub(*at)))
     }
 
     /// The dataset that the twin holds.
@@ -183,21 +173,10 @@ mod tests {
     use twin_shared::wire::Capabilities;
 
     fn birth(sequence: u64) -> Birth {
-        let capabilities = Capabilities {
-            can_train: true,
-            emulated: false,
-            models: heapless::Vec::new(),
-            memory_mib: 512,
-            cores: 4,
-        };
+        let capabilities =
+            Capabilities { can_train: true, emulated: false, models: heapless::Vec::new(), memory_mib: 512, cores: 4 };
         let agent = "0.1.0".try_into().expect("short");
-        Birth {
-            sequence,
-            versions: WIRE_VERSIONS,
-            agent,
-            capabilities,
-            dataset: None,
-        }
+        Birth { sequence, versions: WIRE_VERSIONS, agent, capabilities, dataset: None }
     }
 
     #[test]
@@ -218,10 +197,7 @@ mod tests {
         assert_eq!(twin.on_birth(birth(4)), Err(BirthError::Stale(4, 5)));
         twin.on_birth(birth(5)).expect("retained, so it may come again");
         let mut future = birth(6);
-        future.versions = VersionRange {
-            oldest: 200,
-            newest: 201,
-        };
+        future.versions = VersionRange { oldest: 200, newest: 201 };
         assert!(matches!(twin.on_birth(future), Err(BirthError::Version(_))));
     }
 }

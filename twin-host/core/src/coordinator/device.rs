@@ -6,78 +6,15 @@ use twin_shared::id::{BlobHash, DeviceId, RoundId};
 use twin_shared::model::Site;
 use twin_shared::plan::EpochPlan;
 use twin_shared::units::Seconds;
-use twin_shared::wire::{Assignment, FailureCode, Order, Purpose, Reply, Status, TrainedEpoch, TwinDocument};
+use twin_shared::wire::{Assignment, FailureCode, Order, Purpose, Reply, Status, TwinDocument};
 
 use super::message::{Allotment, Fatal, Measured, Note, Output, RoundRecord, Task};
+use super::phase::{Confirmation, HostEpoch, LocalEpoch, Phase, Running};
 use super::{JobSpec, StudentAt};
 use crate::twin::{DatasetCounts, Twin};
 
 /// Least time that a board has for an epoch, whatever was predicted: its trainer has to start.
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
-
-/// Where a device stands.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Phase {
-    /// It has not been seen.
-    Absent,
-    /// Its dataset is on its way to the twin.
-    Copying,
-    /// The trainer counts the samples.
-    Counting,
-    /// Its dataset is there and counted.
-    Ready,
-    /// Its student is being made.
-    Starting,
-    /// An epoch is trained on the board.
-    Local(LocalEpoch),
-    /// An epoch is trained on the host.
-    Host(HostEpoch),
-    /// An epoch is trained, both sides have its state, and the board is asked to say so.
-    Confirming(Confirmation),
-    /// All its epochs are done.
-    Finished {
-        /// The student at the end.
-        state: BlobHash,
-    },
-    /// It takes no further part.
-    Left(String),
-}
-
-/// What every epoch in progress has.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Running {
-    student: StudentAt,
-    allotment: Allotment,
-    since: Duration,
-}
-
-/// An epoch on the board.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LocalEpoch {
-    run: Running,
-    deadline: Duration,
-    /// Blocks of labels that exist, by number.
-    blocks: Vec<(u32, BlobHash)>,
-    trained: Option<(Duration, TrainedEpoch)>,
-    arrived: Option<(Duration, BlobHash)>,
-}
-
-/// An epoch on the host.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HostEpoch {
-    run: Running,
-    trained: Option<(Duration, BlobHash, f32)>,
-}
-
-/// An epoch that both sides should hold alike.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Confirmation {
-    run: Running,
-    site: Site,
-    document: TwinDocument,
-    loss: f32,
-    measured: Measured,
-}
 
 /// A device and where it stands in the job.
 #[derive(Debug)]
@@ -93,13 +30,7 @@ pub struct Member {
 
 impl Member {
     pub(super) const fn new(twin: Twin) -> Self {
-        Self {
-            twin,
-            phase: Phase::Absent,
-            allotment: None,
-            unfit: false,
-            fatal: None,
-        }
+        Self { twin, phase: Phase::Absent, allotment: None, unfit: false, fatal: None }
     }
 
     /// Where it stands.
@@ -140,10 +71,7 @@ impl Member {
     /// The board is there: has the twin its dataset?
     pub(super) fn want_dataset(&mut self, device: &DeviceId, out: &mut Vec<Output>) {
         let Some(offer) = self.twin.birth().and_then(|birth| birth.dataset) else {
-            out.push(Output::Note(Note::Refused(
-                device.clone(),
-                "the board has no dataset".into(),
-            )));
+            out.push(Output::Note(Note::Refused(device.clone(), "the board has no dataset".into())));
             return;
         };
         match self.twin.dataset() {
@@ -163,10 +91,7 @@ impl Member {
         if self.twin.counts().is_some() {
             self.phase = Phase::Ready;
         } else if matches!(self.phase, Phase::Absent | Phase::Copying) {
-            out.push(Output::Run(Task::Count {
-                device: device.clone(),
-                dataset,
-            }));
+            out.push(Output::Run(Task::Count { device: device.clone(), dataset }));
             self.phase = Phase::Counting;
         }
     }
@@ -182,23 +107,17 @@ impl Member {
     }
 
     /// A decision: the first one makes the student, later ones move it from the next epoch on.
-    pub(super) fn allot(&mut self, device: &DeviceId, mut allotment: Allotment, out: &mut Vec<Output>) {
+    pub(super) fn allot(&mut self, device: &DeviceId, allotment: Allotment, out: &mut Vec<Output>) {
         if let Some(fixed) = self.allotment {
             // A student is fixed for a job.
             if fixed.architecture != allotment.architecture {
                 return;
             }
         }
-        if !self.can_train() {
-            allotment.site = Site::Host;
-        }
         self.allotment = Some(allotment);
         out.push(Output::Share(device.clone(), allotment));
         if self.phase == Phase::Ready {
-            out.push(Output::Run(Task::Init {
-                device: device.clone(),
-                architecture: allotment.architecture,
-            }));
+            out.push(Output::Run(Task::Init { device: device.clone(), architecture: allotment.architecture }));
             self.phase = Phase::Starting;
         }
     }
@@ -213,41 +132,27 @@ impl Member {
         out: &mut Vec<Output>,
     ) {
         if let (Phase::Starting, Some(allotment)) = (&self.phase, self.allotment) {
-            let student = StudentAt {
-                architecture: allotment.architecture,
-                round: RoundId(0),
-                state,
-                site: None,
-            };
+            let student = StudentAt { architecture: allotment.architecture, round: RoundId(0), state, site: None };
             self.begin(spec, device, student, now, out);
         }
     }
 
     /// Begins an epoch where the allotment says.
     fn begin(&mut self, spec: &JobSpec, device: &DeviceId, student: StudentAt, now: Duration, out: &mut Vec<Output>) {
-        let Some(allotment) = self.allotment else { return };
-        let run = Running {
-            student,
-            allotment,
-            since: now,
-        };
+        let Some(mut allotment) = self.allotment else { return };
+        if !self.can_train() {
+            allotment.site = Site::Host;
+        }
+        let run = Running { student, allotment, since: now };
         match allotment.site {
             Site::Local => {
                 let predicted =
                     Duration::from_secs_f64((allotment.predicted.total().0 * spec.deadline_factor).clamp(0.0, 1e7));
                 let deadline = now + predicted.max(SHORTEST_DEADLINE);
-                self.phase = Phase::Local(LocalEpoch {
-                    run,
-                    deadline,
-                    blocks: Vec::new(),
-                    trained: None,
-                    arrived: None,
-                });
+                self.phase =
+                    Phase::Local(LocalEpoch { run, deadline, blocks: Vec::new(), trained: None, arrived: None });
                 self.assign(spec, device, out);
-                out.push(Output::Run(Task::Labels {
-                    device: device.clone(),
-                    round: student.round,
-                }));
+                out.push(Output::Run(Task::Labels { device: device.clone(), round: student.round }));
             }
             Site::Host => {
                 self.phase = Phase::Host(HostEpoch { run, trained: None });
@@ -292,15 +197,7 @@ impl Member {
             let base = Purpose::Base { job: spec.job, round };
             out.push(Output::Send(device.clone(), run.student.state, base));
             for &(index, blob) in &epoch.blocks {
-                out.push(Output::Send(
-                    device.clone(),
-                    blob,
-                    Purpose::Labels {
-                        job: spec.job,
-                        round,
-                        index,
-                    },
-                ));
+                out.push(Output::Send(device.clone(), blob, Purpose::Labels { job: spec.job, round, index }));
             }
         }
     }
@@ -308,18 +205,11 @@ impl Member {
     /// The board was away, rebooted perhaps: say again what is wanted of it.
     pub(super) fn resume(&self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
         self.assign(spec, device, out);
-        if let Phase::Host(HostEpoch {
-            run,
-            trained: Some((_, state, _)),
-        }) = &self.phase
-        {
+        if let Phase::Host(HostEpoch { run, trained: Some((_, state, _)) }) = &self.phase {
             out.push(Output::Send(
                 device.clone(),
                 *state,
-                Purpose::Student {
-                    job: spec.job,
-                    round: run.student.round,
-                },
+                Purpose::Student { job: spec.job, round: run.student.round },
             ));
         }
         if let Phase::Confirming(confirmation) = &self.phase {
@@ -341,15 +231,7 @@ impl Member {
             && epoch.run.student.round == round
         {
             epoch.blocks.push((index, blob));
-            out.push(Output::Send(
-                device.clone(),
-                blob,
-                Purpose::Labels {
-                    job: spec.job,
-                    round,
-                    index,
-                },
-            ));
+            out.push(Output::Send(device.clone(), blob, Purpose::Labels { job: spec.job, round, index }));
         }
     }
 
@@ -460,11 +342,7 @@ impl Member {
             && epoch.run.student.round == round
         {
             epoch.trained = Some((now, state, loss));
-            out.push(Output::Send(
-                device.clone(),
-                state,
-                Purpose::Student { job: spec.job, round },
-            ));
+            out.push(Output::Send(device.clone(), state, Purpose::Student { job: spec.job, round }));
         }
     }
 
@@ -477,11 +355,7 @@ impl Member {
         now: Duration,
         out: &mut Vec<Output>,
     ) {
-        let Phase::Host(HostEpoch {
-            run,
-            trained: Some((trained_at, state, loss)),
-        }) = self.phase
-        else {
+        let Phase::Host(HostEpoch { run, trained: Some((trained_at, state, loss)) }) = self.phase else {
             return;
         };
         if run.student.round != round {
@@ -508,20 +382,10 @@ impl Member {
         measured: Measured,
         out: &mut Vec<Output>,
     ) {
-        let document = TwinDocument {
-            version: self.twin.next_document(),
-            job: spec.job,
-            round: run.student.round,
-            state,
-        };
+        let document =
+            TwinDocument { version: self.twin.next_document(), job: spec.job, round: run.student.round, state };
         out.push(Output::Desired(device.clone(), document));
-        self.phase = Phase::Confirming(Confirmation {
-            run,
-            site,
-            document,
-            loss,
-            measured,
-        });
+        self.phase = Phase::Confirming(Confirmation { run, site, document, loss, measured });
     }
 
     /// The board's own document. Equal to the twin's, the epoch is done; of the same version and unequal, the run is
@@ -544,55 +408,24 @@ impl Member {
         }
         if *reported != wanted {
             let (device, round) = (device.clone(), wanted.round);
-            self.fatal = Some(Fatal::Unequal {
-                device,
-                round,
-                board: reported.state,
-                twin: wanted.state,
-            });
+            self.fatal = Some(Fatal::Unequal { device, round, board: reported.state, twin: wanted.state });
             return None;
         }
-        let Confirmation {
-            run,
-            site,
-            loss,
-            mut measured,
-            ..
-        } = *confirmation;
+        let Confirmation { run, site, loss, mut measured, .. } = *confirmation;
         measured.total = Seconds(seconds(now.saturating_sub(run.since)));
-        let student = StudentAt {
-            round: RoundId(wanted.round.0 + 1),
-            state: wanted.state,
-            site: Some(site),
-            ..run.student
-        };
-        self.phase = Phase::Confirming(Confirmation {
-            run: Running { student, ..run },
-            ..confirmation.clone()
-        });
+        let student =
+            StudentAt { round: RoundId(wanted.round.0 + 1), state: wanted.state, site: Some(site), ..run.student };
+        self.phase = Phase::Confirming(Confirmation { run: Running { student, ..run }, ..confirmation.clone() });
         out.push(Output::Forget(device.clone(), wanted.round));
         let round = wanted.round;
         let plan = plan(spec, round);
         let (allotment, state, device) = (run.allotment, wanted.state, device.clone());
-        Some(RoundRecord {
-            device,
-            round,
-            allotment,
-            site,
-            state,
-            loss,
-            measured,
-            plan,
-        })
+        Some(RoundRecord { device, round, allotment, site, state, loss, measured, plan })
     }
 
     /// Goes on from a confirmed epoch.
     pub(super) fn next_round(&mut self, spec: &JobSpec, device: &DeviceId, now: Duration, out: &mut Vec<Output>) {
-        let Phase::Confirming(Confirmation {
-            run: Running { student, .. },
-            ..
-        }) = self.phase
-        else {
+        let Phase::Confirming(Confirmation { run: Running { student, .. }, .. }) = self.phase else {
             return;
         };
         if student.round.0 < spec.recipe.epochs {
@@ -606,24 +439,10 @@ impl Member {
     fn offload(&mut self, spec: &JobSpec, device: &DeviceId, why: String, now: Duration, out: &mut Vec<Output>) {
         let Phase::Local(epoch) = &self.phase else { return };
         let (student, allotment) = (epoch.run.student, epoch.run.allotment);
-        out.push(Output::Cancel(Task::Labels {
-            device: device.clone(),
-            round: student.round,
-        }));
+        out.push(Output::Cancel(Task::Labels { device: device.clone(), round: student.round }));
         out.push(Output::Forget(device.clone(), student.round));
-        out.push(Output::Note(Note::Offloaded {
-            device: device.clone(),
-            round: student.round,
-            why,
-        }));
-        let run = Running {
-            student,
-            allotment: Allotment {
-                site: Site::Host,
-                ..allotment
-            },
-            since: now,
-        };
+        out.push(Output::Note(Note::Offloaded { device: device.clone(), round: student.round, why }));
+        let run = Running { student, allotment: Allotment { site: Site::Host, ..allotment }, since: now };
         self.phase = Phase::Host(HostEpoch { run, trained: None });
         self.assign(spec, device, out);
         out.push(Output::Run(epoch_task(device, &student)));
@@ -645,10 +464,7 @@ impl Member {
     pub(super) fn leave(&mut self, device: &DeviceId, why: String, out: &mut Vec<Output>) {
         match &self.phase {
             Phase::Local(epoch) => {
-                out.push(Output::Cancel(Task::Labels {
-                    device: device.clone(),
-                    round: epoch.run.student.round,
-                }));
+                out.push(Output::Cancel(Task::Labels { device: device.clone(), round: epoch.run.student.round }));
             }
             Phase::Host(epoch) => out.push(Output::Cancel(epoch_task(device, &epoch.run.student))),
             Phase::Absent
@@ -678,13 +494,8 @@ fn epoch_task(device: &DeviceId, student: &StudentAt) -> Task {
 
 /// The batches of an epoch, the same for board, labels and host.
 #[must_use]
-pub fn plan(spec: &JobSpec, round: RoundId) -> EpochPlan {
-    EpochPlan {
-        seed: spec.seed,
-        epoch: round.0,
-        batch: spec.batch,
-        augmentation: spec.augmentation,
-    }
+pub(super) fn plan(spec: &JobSpec, round: RoundId) -> EpochPlan {
+    EpochPlan { seed: spec.seed, epoch: round.0, batch: spec.batch, augmentation: spec.augmentation }
 }
 
 fn seconds(duration: Duration) -> f64 {
@@ -692,11 +503,7 @@ fn seconds(duration: Duration) -> f64 {
 }
 
 /// The nearest whole number; what is negative or no number is 0.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a float's cast saturates"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
 fn whole(number: f64) -> u64 {
     number.round() as u64
 }

@@ -28,10 +28,7 @@ fn spec(devices: &[DeviceId]) -> JobSpec {
         recipe: Recipe::student(EPOCHS),
         batch: 64,
         batches_per_block: 4,
-        augmentation: Augmentation {
-            crop_padding: 4,
-            flip: false,
-        },
+        augmentation: Augmentation { crop_padding: 4, flip: false },
         patience: Duration::from_secs(100),
         deadline_factor: 5.0,
         decide_every: Duration::from_secs(1000),
@@ -45,10 +42,7 @@ fn allotment(site: Site) -> Allotment {
         frequency: Gigahertz(1.0),
         bandwidth: Hertz(1e6),
         rate: BitsPerSecond(4e6),
-        predicted: PredictedDelay {
-            student: Seconds(10.0),
-            ..PredictedDelay::default()
-        },
+        predicted: PredictedDelay { student: Seconds(10.0), ..PredictedDelay::default() },
     }
 }
 
@@ -64,11 +58,7 @@ fn birth(sequence: u64, can_train: bool) -> Birth {
             memory_mib: 512,
             cores: 1,
         },
-        dataset: Some(DatasetOffer {
-            version: DatasetVersion([1; 32]),
-            bytes: 100,
-            samples: 10,
-        }),
+        dataset: Some(DatasetOffer { version: DatasetVersion([1; 32]), bytes: 100, samples: 10 }),
     }
 }
 
@@ -113,9 +103,7 @@ impl Fleet {
             now: Duration::ZERO,
         };
         for name in names {
-            fleet
-                .inbox
-                .push_back(Input::Board(name, BoardInput::Online(birth(1, true))));
+            fleet.inbox.push_back(Input::Board(name, BoardInput::Online(birth(1, true))));
         }
         fleet
     }
@@ -128,7 +116,7 @@ impl Fleet {
 
     fn on_assignment(&mut self, device: &DeviceId, assignment: &twin_shared::wire::Assignment) {
         let round = assignment.round;
-        let mut vanish = |fleet: &mut Self, with_will: bool| {
+        let vanish = |fleet: &mut Self, with_will: bool| {
             if with_will {
                 fleet.board(device, BoardInput::Offline { sequence: 1 });
             }
@@ -157,17 +145,8 @@ impl Fleet {
                 training_ms: 900,
                 starved_ms: 100,
             };
-            self.board(
-                device,
-                BoardInput::Reply(Reply {
-                    command: 1,
-                    status: Status::Trained(trained),
-                }),
-            );
-            let purpose = Purpose::Student {
-                job: assignment.job,
-                round,
-            };
+            self.board(device, BoardInput::Reply(Reply { command: 1, status: Status::Trained(trained) }));
+            let purpose = Purpose::Student { job: assignment.job, round };
             self.board(device, BoardInput::Received { purpose, blob: state });
         }
     }
@@ -176,13 +155,7 @@ impl Fleet {
         match output {
             Output::Command(device, Order::SendDataset(version)) => {
                 let purpose = Purpose::Dataset(version);
-                self.board(
-                    &device,
-                    BoardInput::Received {
-                        purpose,
-                        blob: BlobHash([5; 32]),
-                    },
-                );
+                self.board(&device, BoardInput::Received { purpose, blob: BlobHash([5; 32]) });
             }
             Output::Command(device, Order::Assign(assignment)) => self.on_assignment(&device, &assignment),
             Output::Command(_, Order::Rebirth | Order::Stop(_)) | Output::Share(..) | Output::Forget(..) => {}
@@ -206,15 +179,8 @@ impl Fleet {
                     samples: 10,
                 };
                 let event = match &task {
-                    Task::Count { .. } => done(Outcome::Counts {
-                        train: 10,
-                        held: 1,
-                        labels: vec![5, 5],
-                    }),
-                    Task::Teacher { .. } => done(Outcome::Weights {
-                        hash: BlobHash([2; 32]),
-                        loss: 0.1,
-                    }),
+                    Task::Count { .. } => done(Outcome::Counts { train: 10, held: 1, labels: vec![5, 5] }),
+                    Task::Teacher { .. } => done(Outcome::Weights { hash: BlobHash([2; 32]), loss: 0.1 }),
                     Task::Init { .. } => done(student(BlobHash([3; 32]))),
                     Task::Labels { .. } => done(Outcome::Labels { blocks: 0 }),
                     Task::Epoch { base, .. } => done(student(next_state(base))),
@@ -223,10 +189,7 @@ impl Fleet {
             }
             Output::Cancel(_) => {}
             Output::Decide => {
-                let allotments = self
-                    .sites
-                    .iter()
-                    .map(|(device, site)| (device.clone(), allotment(*site)));
+                let allotments = self.sites.iter().map(|(device, site)| (device.clone(), allotment(*site)));
                 self.inbox.push_back(Input::Decided(allotments.collect()));
             }
             Output::Note(Note::Round(record)) => self.records.push(*record),
@@ -251,11 +214,7 @@ impl Fleet {
     }
 
     fn rounds_of(&self, name: &str) -> Vec<u32> {
-        self.records
-            .iter()
-            .filter(|record| record.device == device(name))
-            .map(|record| record.round.0)
-            .collect()
+        self.records.iter().filter(|record| record.device == device(name)).map(|record| record.round.0).collect()
     }
 }
 
@@ -269,30 +228,16 @@ fn every_epoch_is_done_on_both_sites() {
     let mut fleet = Fleet::new(&[(Temper::Honest, Site::Local), (Temper::Honest, Site::Host)]);
     fleet.run();
     assert_eq!(fleet.end, Some(Output::Finished));
-    assert_eq!(
-        (fleet.rounds_of("board0"), fleet.rounds_of("board1")),
-        (vec![0, 1, 2], vec![0, 1, 2])
-    );
-    let states: Vec<_> = fleet
-        .records
-        .iter()
-        .filter(|record| record.round.0 == 2)
-        .map(|record| record.state)
-        .collect();
-    assert_eq!(
-        states[0], states[1],
-        "both sites start from the same base and train alike here"
-    );
+    assert_eq!((fleet.rounds_of("board0"), fleet.rounds_of("board1")), (vec![0, 1, 2], vec![0, 1, 2]));
+    let states: Vec<_> = fleet.records.iter().filter(|record| record.round.0 == 2).map(|record| record.state).collect();
+    assert_eq!(states[0], states[1], "both sites start from the same base and train alike here");
 }
 
 #[test]
 fn unequal_states_stop_the_run() {
     let mut fleet = Fleet::new(&[(Temper::Lies(1), Site::Local)]);
     fleet.run();
-    assert!(matches!(
-        fleet.end,
-        Some(Output::Failed(Fatal::Unequal { round: RoundId(1), .. }))
-    ));
+    assert!(matches!(fleet.end, Some(Output::Failed(Fatal::Unequal { round: RoundId(1), .. }))));
 }
 
 #[test]
@@ -326,19 +271,14 @@ fn a_silent_board_misses_its_deadline_and_its_epoch_is_offloaded() {
         }
     }
     assert_eq!((fleet.offloaded, fleet.rounds_of("board1")), (1, vec![0, 1, 2]));
-    assert!(matches!(
-        fleet.coordinator.members()[&device("board0")].phase(),
-        Phase::Host(_)
-    ));
+    assert!(matches!(fleet.coordinator.members()[&device("board0")].phase(), Phase::Host(_)));
 }
 
 #[test]
 fn a_board_without_a_trainer_is_never_assigned_locally() {
     let mut fleet = Fleet::new(&[(Temper::Honest, Site::Local)]);
     fleet.inbox.clear();
-    fleet
-        .inbox
-        .push_back(Input::Board(device("board0"), BoardInput::Online(birth(1, false))));
+    fleet.inbox.push_back(Input::Board(device("board0"), BoardInput::Online(birth(1, false))));
     fleet.run();
     assert_eq!(fleet.end, Some(Output::Finished));
     assert!(fleet.records.iter().all(|record| record.site == Site::Host));
@@ -351,11 +291,8 @@ fn a_board_that_returns_is_told_again() {
     let online = |sequence| Input::Board(name.clone(), BoardInput::Online(birth(sequence, true)));
     let first = coordinator.handle(Duration::ZERO, online(1));
     let again = coordinator.handle(Duration::from_secs(1), online(2));
-    let asks = |outputs: &[Output]| {
-        outputs
-            .iter()
-            .any(|output| matches!(output, Output::Command(_, Order::SendDataset(_))))
-    };
+    let asks =
+        |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Command(_, Order::SendDataset(_))));
     assert!(asks(&first) && asks(&again));
 }
 

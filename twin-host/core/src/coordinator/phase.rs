@@ -1,0 +1,74 @@
+//! Where a device stands in a job, and what it has got there.
+
+use core::time::Duration;
+
+use twin_shared::id::BlobHash;
+use twin_shared::model::Site;
+use twin_shared::wire::{TrainedEpoch, TwinDocument};
+
+use super::StudentAt;
+use super::message::{Allotment, Measured};
+
+/// Where a device stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Phase {
+    /// It has not been seen.
+    Absent,
+    /// Its dataset is on its way to the twin.
+    Copying,
+    /// The trainer counts the samples.
+    Counting,
+    /// Its dataset is there and counted.
+    Ready,
+    /// Its student is being made.
+    Starting,
+    /// An epoch is trained on the board.
+    Local(LocalEpoch),
+    /// An epoch is trained on the host.
+    Host(HostEpoch),
+    /// An epoch is trained, both sides have its state, and the board is asked to say so.
+    Confirming(Confirmation),
+    /// All its epochs are done.
+    Finished {
+        /// The student at the end.
+        state: BlobHash,
+    },
+    /// It takes no further part.
+    Left(String),
+}
+
+/// What every epoch in progress has.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Running {
+    pub(super) student: StudentAt,
+    pub(super) allotment: Allotment,
+    pub(super) since: Duration,
+}
+
+/// An epoch on the board.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalEpoch {
+    pub(super) run: Running,
+    pub(super) deadline: Duration,
+    /// Blocks of labels that exist, by number.
+    pub(super) blocks: Vec<(u32, BlobHash)>,
+    pub(super) trained: Option<(Duration, TrainedEpoch)>,
+    pub(super) arrived: Option<(Duration, BlobHash)>,
+}
+
+/// An epoch on the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostEpoch {
+    pub(super) run: Running,
+    pub(super) trained: Option<(Duration, BlobHash, f32)>,
+}
+
+/// An epoch that both sides should hold alike.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Confirmation {
+    pub(super) run: Running,
+    pub(super) site: Site,
+    pub(super) document: TwinDocument,
+    pub(super) loss: f32,
+    pub(super) measured: Measured,
+}
