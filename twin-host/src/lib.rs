@@ -1,3 +1,4 @@
 //! The twin host: broker, twins, scheduler, training, experiments.
 
 pub mod broker;
+pub mod enroll;

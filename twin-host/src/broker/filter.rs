@@ -66,11 +66,7 @@ fn is_own(device: &DeviceId, topic: &str, direction: Direction) -> Option<Channe
 }
 
 fn device_topic(device: &DeviceId, channel: Channel) -> String {
-    Topic {
-        device: device.clone(),
-        channel,
-    }
-    .to_string()
+    Topic { device: device.clone(), channel }.to_string()
 }
 
 #[cfg(test)]
@@ -91,10 +87,7 @@ mod tests {
             assert_eq!(may_subscribe(&board, &own), down, "{own}");
             assert_eq!(may_publish(&board, &own), (!down).then_some(channel), "{own}");
             let foreign = device_topic(&device("board2"), channel);
-            assert!(
-                !may_subscribe(&board, &foreign) && may_publish(&board, &foreign).is_none(),
-                "{foreign}"
-            );
+            assert!(!may_subscribe(&board, &foreign) && may_publish(&board, &foreign).is_none(), "{foreign}");
         }
         assert!(may_subscribe(&board, "twin/v1/board1/dn/#"));
     }

@@ -151,10 +151,7 @@ fn check_outbound(message: &Outbound) -> Result<(), PublishError> {
         return Err(PublishError::NotOurDirection(message.topic.clone()));
     }
     if message.payload.len() > channel.max_payload() {
-        return Err(PublishError::TooLarge {
-            topic: message.topic.clone(),
-            size: message.payload.len(),
-        });
+        return Err(PublishError::TooLarge { topic: message.topic.clone(), size: message.payload.len() });
     }
     Ok(())
 }

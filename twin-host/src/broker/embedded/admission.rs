@@ -144,47 +144,25 @@ mod tests {
     #[test]
     fn the_oldest_idle_socket_gives_way() {
         let mut table = table(100, 100, 100, 2);
-        let Verdict::Pending {
-            id: first,
-            evicted: None,
-        } = table.arrive(ip(1))
-        else {
-            panic!("room")
-        };
-        let Verdict::Pending {
-            id: second,
-            evicted: None,
-        } = table.arrive(ip(1))
-        else {
-            panic!("room")
-        };
+        let Verdict::Pending { id: first, evicted: None } = table.arrive(ip(1)) else { panic!("room") };
+        let Verdict::Pending { id: second, evicted: None } = table.arrive(ip(1)) else { panic!("room") };
         assert!(table.admit(first), "an honest one proves itself and is safe");
-        let Verdict::Pending { evicted: None, .. } = table.arrive(ip(1)) else {
-            panic!("room again")
-        };
-        let Verdict::Pending { evicted, .. } = table.arrive(ip(1)) else {
-            panic!("the oldest goes")
-        };
+        let Verdict::Pending { evicted: None, .. } = table.arrive(ip(1)) else { panic!("room again") };
+        let Verdict::Pending { evicted, .. } = table.arrive(ip(1)) else { panic!("the oldest goes") };
         assert_eq!(evicted, Some(second));
         assert!(!table.admit(second), "an evicted connection cannot slip in");
-        let Verdict::Pending { evicted: None, .. } = table.arrive(ip(2)) else {
-            panic!("others are not concerned")
-        };
+        let Verdict::Pending { evicted: None, .. } = table.arrive(ip(2)) else { panic!("others are not concerned") };
     }
 
     #[test]
     fn full_is_full() {
         let mut table = table(3, 2, 3, 3);
         for _ in 0..2 {
-            let Verdict::Pending { id, .. } = table.arrive(ip(1)) else {
-                panic!("room")
-            };
+            let Verdict::Pending { id, .. } = table.arrive(ip(1)) else { panic!("room") };
             assert!(table.admit(id));
         }
         assert_eq!(table.arrive(ip(1)), Verdict::Refused, "this address is full");
-        let Verdict::Pending { id, .. } = table.arrive(ip(2)) else {
-            panic!("another address is not")
-        };
+        let Verdict::Pending { id, .. } = table.arrive(ip(2)) else { panic!("another address is not") };
         assert_eq!(table.arrive(ip(3)), Verdict::Refused, "now the broker is");
         table.gone(id);
         table.gone(id);

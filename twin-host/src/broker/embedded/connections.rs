@@ -79,11 +79,7 @@ pub(super) struct Guest {
 
 impl Connections {
     pub(super) fn new(limits: &Limits) -> Self {
-        Self(Mutex::new(Table {
-            admission: Admission::new(limits),
-            hooks: HashMap::new(),
-            devices: HashMap::new(),
-        }))
+        Self(Mutex::new(Table { admission: Admission::new(limits), hooks: HashMap::new(), devices: HashMap::new() }))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -102,18 +98,10 @@ impl Connections {
             oldest.cut();
         }
         let (stop, _) = broadcast::channel(1);
-        let hook = Arc::new(Hook {
-            id,
-            socket,
-            stop,
-            owner: OnceLock::new(),
-        });
+        let hook = Arc::new(Hook { id, socket, stop, owner: OnceLock::new() });
         table.hooks.insert(id, Arc::clone(&hook));
         drop(table);
-        Ok(Some(Guest {
-            hook,
-            connections: Arc::clone(self),
-        }))
+        Ok(Some(Guest { hook, connections: Arc::clone(self) }))
     }
 
     /// The connection's client is this device. An earlier connection of the device is cut at once: if it hangs in
@@ -134,11 +122,7 @@ impl Connections {
     /// The device's live connection.
     pub(super) fn of(&self, device: &DeviceId) -> Option<Arc<Hook>> {
         let table = self.table();
-        table
-            .devices
-            .get(device)
-            .and_then(|id| table.hooks.get(id))
-            .map(Arc::clone)
+        table.devices.get(device).and_then(|id| table.hooks.get(id)).map(Arc::clone)
     }
 
     /// Every open connection.

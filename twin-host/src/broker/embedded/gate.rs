@@ -70,10 +70,7 @@ impl Gate {
         if connect.protocol_version != 5 {
             return Err(ReasonCode::UnsupportedProtocolVersion);
         }
-        let device: DeviceId = connect
-            .client_id
-            .parse()
-            .map_err(|_| ReasonCode::ClientIdentifierNotValid)?;
+        let device: DeviceId = connect.client_id.parse().map_err(|_| ReasonCode::ClientIdentifierNotValid)?;
         if device.as_str() == HOST {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
@@ -108,10 +105,7 @@ impl Gate {
 
     async fn admit(&self, connect: &ConnectPacket) -> Result<DeviceId, ReasonCode> {
         let counters = &self.surroundings.counters;
-        let device = self
-            .identify(connect)
-            .await
-            .inspect_err(|_| count(&counters.clients_refused))?;
+        let device = self.identify(connect).await.inspect_err(|_| count(&counters.clients_refused))?;
         if !Self::may_leave_will(&device, connect) {
             count(&counters.wills_refused);
             return Err(ReasonCode::NotAuthorized);
@@ -124,10 +118,7 @@ impl Gate {
 
     async fn wait(pace: &Mutex<Pace>, amount: usize) {
         let amount = u32::try_from(amount).unwrap_or(u32::MAX);
-        let wait = pace
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(amount, Instant::now());
+        let wait = pace.lock().unwrap_or_else(PoisonError::into_inner).take(amount, Instant::now());
         if wait > Duration::ZERO {
             tokio::time::sleep(wait).await;
         }
@@ -146,11 +137,7 @@ impl Gate {
             (None, None)
         };
         let handed_over = async {
-            let inbound = Inbound {
-                topic,
-                payload,
-                receipt,
-            };
+            let inbound = Inbound { topic, payload, receipt };
             self.surroundings.inbox.send(inbound).await.map_err(|_| ())?;
             match settled {
                 Some(settled) => settled.await.map_err(|_| ()),
@@ -187,11 +174,7 @@ impl AuthProvider for Gate {
     fn authorize_publish<'a>(&'a self, _client: &str, _user: Option<&'a str>, topic: &'a str) -> Boxed<'a, bool> {
         Box::pin(async move {
             Self::wait(&self.messages, 1).await;
-            let allowed = self
-                .hook
-                .owner()
-                .and_then(|device| filter::may_publish(device, topic))
-                .is_some();
+            let allowed = self.hook.owner().and_then(|device| filter::may_publish(device, topic)).is_some();
             if !allowed {
                 count(&self.surroundings.counters.publications_refused);
             }
@@ -202,10 +185,7 @@ impl AuthProvider for Gate {
     fn authorize_subscribe<'a>(&'a self, _client: &str, _user: Option<&'a str>, filter: &'a str) -> Boxed<'a, bool> {
         Box::pin(async move {
             Self::wait(&self.messages, 1).await;
-            let allowed = self
-                .hook
-                .owner()
-                .is_some_and(|device| filter::may_subscribe(device, filter));
+            let allowed = self.hook.owner().is_some_and(|device| filter::may_subscribe(device, filter));
             if !allowed {
                 count(&self.surroundings.counters.filters_refused);
             }

@@ -81,7 +81,7 @@ impl Default for Limits {
             keep_alive: Duration::from_secs(20),
             session_expiry: Duration::from_secs(3600),
             queue_messages: 1024,
-            queue_bytes: 16 << 20,
+            queue_bytes: 8 << 20,
             unacknowledged: 32,
             lane: 32,
         }
@@ -110,9 +110,7 @@ impl Limits {
         config.server_keep_alive = Some(self.keep_alive);
         config.server_receive_maximum = Some(self.unacknowledged);
         config.sys_topics_enabled = false;
-        config.storage_config = StorageConfig::default()
-            .with_backend(StorageBackend::Memory)
-            .with_persistence(false);
+        config.storage_config = StorageConfig::default().with_backend(StorageBackend::Memory).with_persistence(false);
         config.storage_config.max_queued_messages_per_client = self.queue_messages;
         config.storage_config.max_queued_bytes_per_client = self.queue_bytes;
         config
@@ -144,9 +142,6 @@ impl Limits {
 
     /// Bounds of a board's queue.
     pub(super) fn queue(&self) -> QueueLimits {
-        QueueLimits {
-            max_messages: self.queue_messages,
-            max_bytes: self.queue_bytes,
-        }
+        QueueLimits { max_messages: self.queue_messages, max_bytes: self.queue_bytes }
     }
 }

@@ -94,12 +94,7 @@ async fn serve(guest: Guest, stream: TcpStream, address: SocketAddr, speech: Spe
             Ok(Ok(stream)) => {
                 let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                 let device = certificate.and_then(named_device);
-                device.map(|device| {
-                    (
-                        BrokerTransport::tls(TlsStreamWrapper::new(stream)),
-                        Proof::Certificate(device),
-                    )
-                })
+                device.map(|device| (BrokerTransport::tls(TlsStreamWrapper::new(stream)), Proof::Certificate(device)))
             }
             Ok(Err(_)) | Err(_) => None,
         },
@@ -109,12 +104,7 @@ async fn serve(guest: Guest, stream: TcpStream, address: SocketAddr, speech: Spe
         count(&house.surroundings.counters.handshakes_failed);
         return;
     };
-    let gate = Arc::new(Gate::new(
-        proof,
-        Arc::clone(&guest.hook),
-        &house.limits,
-        Arc::clone(&house.surroundings),
-    ));
+    let gate = Arc::new(Gate::new(proof, Arc::clone(&guest.hook), &house.limits, Arc::clone(&house.surroundings)));
     let mut config = house.config.clone();
     config.event_handler = Some(Arc::clone(&gate) as Arc<dyn BrokerEventHandler>);
     let handler = ClientHandler::new(

@@ -157,18 +157,7 @@ impl EmbeddedBroker {
         let keeping = keep_house(Arc::clone(&router), Arc::clone(&storage));
         tokio::spawn(until(closed, keeping, running));
         let ended = Mutex::new(ended);
-        Ok((
-            Self {
-                router,
-                storage,
-                connections,
-                counters,
-                addresses,
-                closing,
-                ended,
-            },
-            Inbox(reader),
-        ))
+        Ok((Self { router, storage, connections, counters, addresses, closing, ended }, Inbox(reader)))
     }
 
     /// What was turned away since the start.
@@ -189,20 +178,14 @@ impl EmbeddedBroker {
             return Err(PublishError::Closed);
         }
         let delivery = message.topic.channel.delivery();
-        let qos = if delivery.at_least_once {
-            QoS::AtLeastOnce
-        } else {
-            QoS::AtMostOnce
-        };
+        let qos = if delivery.at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce };
         let mut packet = PublishPacket::new(message.topic.to_string(), message.payload, qos);
         packet.retain = delivery.retained;
         if let Some(seconds) = delivery.expiry {
             packet = packet.with_message_expiry_interval(seconds);
         }
         // No waiting for a slow board's lane: its queue takes the message.
-        self.router
-            .route_message_with_deadline(&packet, None, Instant::now())
-            .await;
+        self.router.route_message_with_deadline(&packet, None, Instant::now()).await;
         Ok(())
     }
 
@@ -217,16 +200,10 @@ impl EmbeddedBroker {
         self.router.unregister_client(client).await;
         self.router.queue_handle(client).clear(None);
         for channel in Channel::ALL.into_iter().filter(|channel| channel.delivery().retained) {
-            let topic = Topic {
-                device: device.clone(),
-                channel,
-            }
-            .to_string();
+            let topic = Topic { device: device.clone(), channel }.to_string();
             let mut nothing = PublishPacket::new(topic, Bytes::new(), QoS::AtMostOnce);
             nothing.retain = true;
-            self.router
-                .route_message_with_deadline(&nothing, None, Instant::now())
-                .await;
+            self.router.route_message_with_deadline(&nothing, None, Instant::now()).await;
         }
     }
 

@@ -17,10 +17,7 @@ impl Pace {
     pub(super) fn new(per_second: u64, now: Instant) -> Self {
         #[expect(clippy::cast_precision_loss, reason = "a rate above 2^53 is as good as any")]
         let per_second = per_second.max(1) as f64;
-        Self {
-            per_second,
-            earned_at: now,
-        }
+        Self { per_second, earned_at: now }
     }
 
     /// Takes `amount` units and says how long to wait before using them.
@@ -43,11 +40,7 @@ mod tests {
         assert_eq!(pace.take(10, start), Duration::ZERO);
         assert_eq!(pace.take(5, start), Duration::from_millis(500));
         let later = start + Duration::from_secs(60);
-        assert_eq!(
-            pace.take(10, later),
-            Duration::ZERO,
-            "idle time never buys more than one burst"
-        );
+        assert_eq!(pace.take(10, later), Duration::ZERO, "idle time never buys more than one burst");
         assert_eq!(pace.take(10, later), Duration::from_secs(1));
     }
 

@@ -51,9 +51,7 @@ impl TlsIdentity {
     pub(super) fn acceptor(&self) -> Result<TlsAcceptor, TlsError> {
         let unreadable = |what| move |source| TlsError::Unreadable { what, source };
         let certificates = |pem: &[u8], what| -> Result<Vec<CertificateDer<'static>>, TlsError> {
-            CertificateDer::pem_slice_iter(pem)
-                .collect::<Result<_, _>>()
-                .map_err(unreadable(what))
+            CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(unreadable(what))
         };
         let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(unreadable("key"))?;
         let mut roots = RootCertStore::empty();
@@ -95,10 +93,7 @@ mod tests {
 
     #[test]
     fn a_certificate_names_one_device_or_none() {
-        assert_eq!(
-            named_device(&certificate(&["board-1"])),
-            Some("board-1".parse().unwrap())
-        );
+        assert_eq!(named_device(&certificate(&["board-1"])), Some("board-1".parse().unwrap()));
         for odd in ["", "Board", "a/b", "#", "twin/v1/x", "a b"] {
             assert_eq!(named_device(&certificate(&[odd])), None, "{odd}");
         }
@@ -108,14 +103,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_by_name() {
-        let nonsense = TlsIdentity {
-            chain: Vec::new(),
-            key: b"no key".to_vec(),
-            authority: Vec::new(),
-        };
-        let Err(error) = nonsense.acceptor() else {
-            panic!("nonsense serves nobody")
-        };
+        let nonsense = TlsIdentity { chain: Vec::new(), key: b"no key".to_vec(), authority: Vec::new() };
+        let Err(error) = nonsense.acceptor() else { panic!("nonsense serves nobody") };
         assert!(error.to_string().contains("key"), "{error}");
     }
 }

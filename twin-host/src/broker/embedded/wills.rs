@@ -27,18 +27,10 @@ impl Wills {
         let (senders, lanes) = DeliveryLanes::channel(limits.lane);
         let queue = router.queue_handle(HOST);
         let (notice, registration) = oneshot::channel();
-        router
-            .register_client(HOST.to_owned(), senders, QueueHandle::clone(&queue), notice)
-            .await;
+        router.register_client(HOST.to_owned(), senders, QueueHandle::clone(&queue), notice).await;
         let states = filter::with_segment("+", Channel::UpState);
-        router
-            .subscribe(SubscriptionRequest::new(HOST, states, QoS::AtLeastOnce))
-            .await?;
-        Ok(Self {
-            lanes,
-            queue,
-            _registration: registration,
-        })
+        router.subscribe(SubscriptionRequest::new(HOST, states, QoS::AtLeastOnce)).await?;
+        Ok(Self { lanes, queue, _registration: registration })
     }
 
     /// Passes wills on until the inbox is gone; the caller ends it by dropping the future.
@@ -81,12 +73,5 @@ async fn pass(inbox: &mpsc::Sender<Inbound>, will: PublishPacket) -> Result<(), 
         // No envelope is empty: this clears a retained state.
         return Ok(());
     }
-    inbox
-        .send(Inbound {
-            topic,
-            payload: will.payload,
-            receipt: None,
-        })
-        .await
-        .map_err(|_| InboxGone)
+    inbox.send(Inbound { topic, payload: will.payload, receipt: None }).await.map_err(|_| InboxGone)
 }
