@@ -4,6 +4,7 @@
 //! Numbers are fixed-point integers, because a varint of a small integer is shorter than a float and the
 //! sensors' own resolution is coarser than these steps. The largest sample takes [`MAX_BYTES`] bytes.
 
+pub mod batch;
 pub mod quantity;
 #[cfg(all(test, feature = "std"))]
 mod tests;
@@ -78,9 +79,7 @@ impl Age {
     /// The age of a figure taken this many whole seconds ago; beyond a year it stays a year.
     #[must_use]
     pub fn of_seconds(seconds: u32) -> Self {
-        let step = Self::STEPS
-            .partition_point(|&upper| upper < seconds)
-            .min(Self::STEPS.len() - 1);
+        let step = Self::STEPS.partition_point(|&upper| upper < seconds).min(Self::STEPS.len() - 1);
         Self(u8::try_from(step).expect("there are 31 steps"))
     }
 
@@ -120,11 +119,7 @@ impl<T> Reading<T> {
     /// A figure of this moment.
     #[must_use]
     pub const fn fresh(value: T, source: Source) -> Self {
-        Self::Known {
-            value,
-            source,
-            age: Age::FRESH,
-        }
+        Self::Known { value, source, age: Age::FRESH }
     }
 
     /// A figure read just now, if there is one.
@@ -171,11 +166,7 @@ impl<T> Reading<T> {
     pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Reading<U> {
         match self {
             Self::Unknown => Reading::Unknown,
-            Self::Known { value, source, age } => Reading::Known {
-                value: convert(value),
-                source,
-                age,
-            },
+            Self::Known { value, source, age } => Reading::Known { value: convert(value), source, age },
         }
     }
 }
@@ -210,9 +201,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Reading<T> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Reading<T>, A::Error> {
-                let head: u8 = parts
-                    .next_element()?
-                    .ok_or_else(|| A::Error::custom("a reading without its head"))?;
+                let head: u8 = parts.next_element()?.ok_or_else(|| A::Error::custom("a reading without its head"))?;
                 if head == 0 {
                     return Ok(Reading::Unknown);
                 }
@@ -220,9 +209,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Reading<T> {
                 let age = Age(head & 0x1f);
                 match source {
                     Some(source) if usize::from(age.0) < Age::STEPS.len() => {
-                        let value = parts
-                            .next_element()?
-                            .ok_or_else(|| A::Error::custom("a reading without its value"))?;
+                        let value =
+                            parts.next_element()?.ok_or_else(|| A::Error::custom("a reading without its value"))?;
                         Ok(Reading::Known { value, source, age })
                     }
                     _ => Err(A::Error::custom("a reading of unknown source or age")),
@@ -276,11 +264,7 @@ fn mean_of(cores: &Reading<CoreFrequencies>) -> Reading<Gigahertz> {
     match cores {
         Reading::Unknown => Reading::Unknown,
         Reading::Known { value, source, age } => {
-            mean_frequency(value).map_or(Reading::Unknown, |value| Reading::Known {
-                value,
-                source: *source,
-                age: *age,
-            })
+            mean_frequency(value).map_or(Reading::Unknown, |value| Reading::Known { value, source: *source, age: *age })
         }
     }
 }

@@ -6,11 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::units::{BitsPerSecond, Gigahertz, Seconds};
 
 /// The integer nearest to a non-negative number; what is above `u32` or below 0 stays at its end, NaN is 0.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a float's cast saturates"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
 fn nearest(number: f64) -> u32 {
     (number + 0.5) as u32
 }
@@ -63,11 +59,7 @@ impl TryFrom<u16> for Fraction {
     type Error = MoreThanWhole;
 
     fn try_from(steps: u16) -> Result<Self, MoreThanWhole> {
-        if steps <= 10_000 {
-            Ok(Self(steps))
-        } else {
-            Err(MoreThanWhole(steps))
-        }
+        if steps <= 10_000 { Ok(Self(steps)) } else { Err(MoreThanWhole(steps)) }
     }
 }
 

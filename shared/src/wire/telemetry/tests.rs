@@ -11,22 +11,13 @@ const ENVELOPE: usize = 1 + 1 + 16 + 10 + 10 + 16;
 
 /// The most bytes that any value of a field takes: integers as five- or ten-byte varints, the largest age.
 fn oldest<T>(value: T) -> Reading<T> {
-    Reading::Known {
-        value,
-        source: Source::Emulated,
-        age: Age::of_seconds(u32::MAX),
-    }
+    Reading::Known { value, source: Source::Emulated, age: Age::of_seconds(u32::MAX) }
 }
 
 fn largest(link: Link) -> Telemetry {
     let cores = || oldest(core::iter::repeat_n(Megahertz(u16::MAX), MAX_CORES).collect());
     Telemetry {
-        cpu: Cpu {
-            cores: oldest(u16::MAX),
-            current: cores(),
-            maximum: cores(),
-            load: oldest(Fraction::WHOLE),
-        },
+        cpu: Cpu { cores: oldest(u16::MAX), current: cores(), maximum: cores(), load: oldest(Fraction::WHOLE) },
         health: Health {
             temperature: oldest(CentiCelsius(i16::MIN)),
             throttled: oldest(true),
@@ -44,10 +35,7 @@ fn largest(link: Link) -> Telemetry {
             goodput_up: oldest(KilobitsPerSecond(u32::MAX)),
             goodput_down: oldest(KilobitsPerSecond(u32::MAX)),
         },
-        activity: Activity::Training {
-            round: RoundId(u32::MAX),
-            done: Fraction::WHOLE,
-        },
+        activity: Activity::Training { round: RoundId(u32::MAX), done: Fraction::WHOLE },
     }
 }
 
@@ -70,10 +58,7 @@ fn largest_links() -> [Link; 3] {
             sent_bytes: oldest(u64::MAX),
             received_bytes: oldest(u64::MAX),
         }),
-        Link::Emulated(EmulatedLink {
-            up: rate(),
-            down: rate(),
-        }),
+        Link::Emulated(EmulatedLink { up: rate(), down: rate() }),
     ]
 }
 
@@ -88,10 +73,7 @@ fn the_largest_sample_fits_a_sealed_message() {
 #[test]
 fn a_board_that_knows_nothing_takes_a_byte_a_figure() {
     let bytes = postcard::to_allocvec(&Telemetry::default()).expect("serialises");
-    assert_eq!(
-        bytes, [0; 16],
-        "4 + 3 + 3 figures, the link's kind, 4 figures, the activity"
-    );
+    assert_eq!(bytes, [0; 16], "4 + 3 + 3 figures, the link's kind, 4 figures, the activity");
 }
 
 #[test]
@@ -138,14 +120,7 @@ fn the_bytes_of_a_sample_stay() {
 
 #[test]
 fn an_age_is_never_understated() {
-    for (seconds, shown) in [
-        (0, 0),
-        (1, 1),
-        (7, 8),
-        (61, 90),
-        (86_401, 172_800),
-        (u32::MAX, 31_536_000),
-    ] {
+    for (seconds, shown) in [(0, 0), (1, 1), (7, 8), (61, 90), (86_401, 172_800), (u32::MAX, 31_536_000)] {
         assert_eq!(Age::of_seconds(seconds).seconds(), shown);
     }
 }
@@ -155,10 +130,7 @@ fn units_convert_and_saturate() {
     assert_eq!(Megahertz::from(Gigahertz(1.8)), Megahertz(1_800));
     assert_eq!(Gigahertz::from(Megahertz(600)), Gigahertz(0.6));
     assert_eq!(Megahertz::from(Gigahertz(1e9)), Megahertz(u16::MAX));
-    assert_eq!(
-        KilobitsPerSecond::from(BitsPerSecond(2_400_400.0)),
-        KilobitsPerSecond(2_400)
-    );
+    assert_eq!(KilobitsPerSecond::from(BitsPerSecond(2_400_400.0)), KilobitsPerSecond(2_400));
     assert_eq!(BitsPerSecond::from(KilobitsPerSecond(72_200)), BitsPerSecond(72.2e6));
     assert_eq!(Microseconds::from(Seconds(0.004)), Microseconds(4_000));
     assert_eq!(Microseconds::from(Seconds(f64::NAN)), Microseconds(0));
@@ -180,10 +152,7 @@ fn nonsense_is_refused() {
     assert!(decode(&[0xa0, 0]).is_err(), "a source not known");
     assert!(decode(&[0x3f, 0]).is_err(), "an age not known");
     assert!(decode(&[0x20]).is_err(), "cut short");
-    assert!(
-        postcard::from_bytes::<CoreFrequencies>(&[9, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err(),
-        "nine cores"
-    );
+    assert!(postcard::from_bytes::<CoreFrequencies>(&[9, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err(), "nine cores");
 }
 
 fn reading<T: core::fmt::Debug + Clone>(value: impl Strategy<Value = T>) -> impl Strategy<Value = Reading<T>> {

@@ -1,0 +1,69 @@
+//! The command line.
+
+mod probe;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use twin_shared::config::ConfigError;
+
+use crate::config;
+
+/// The resident agent of a board: reports what the board can do, and trains its student when it may.
+#[derive(Debug, Parser)]
+#[command(name = "twin-agent", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take one sample of the board and print it: every figure with its source, "unknown" where the board cannot tell
+    Probe(probe::Options),
+    /// Work with configuration files
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the default configuration with its documentation
+    Default,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Table,
+    /// One JSON object
+    Json,
+}
+
+/// Why a command line or a configuration is wrong; told apart from work that failed by its exit status.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Runs the program: exit status 0 if done, 1 if it failed, 2 if it was called or configured wrongly.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Probe(options) => probe::run(&options),
+        Command::Config(ConfigCommand::Default) => print(config::DEFAULT),
+    };
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    // Standard error may be closed; the exit status says it too.
+    let _ = writeln!(io::stderr(), "twin-agent: {error:#}");
+    ExitCode::from(if error.is::<Usage>() || error.is::<ConfigError>() { 2 } else { 1 })
+}
+
+/// Puts text on standard output; whoever stops reading has seen enough.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
