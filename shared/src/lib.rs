@@ -10,6 +10,8 @@ pub mod config;
 pub mod id;
 pub mod model;
 #[cfg(feature = "std")]
+pub mod pacing;
+#[cfg(feature = "std")]
 pub mod pipe;
 pub mod plan;
 #[cfg(feature = "std")]

@@ -3,4 +3,5 @@
 
 pub mod coordinator;
 pub mod scheduler;
+pub mod share;
 pub mod twin;
