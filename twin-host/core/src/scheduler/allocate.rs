@@ -73,9 +73,5 @@ impl WaterFilling {
 
 /// t where bandwidth is worth exactly its price δ; without a price no amount is too much.
 fn unconstrained(delay_weight: f64, price: f64) -> f64 {
-    if price > 0.0 {
-        (delay_weight / price).sqrt()
-    } else {
-        f64::INFINITY
-    }
+    if price > 0.0 { (delay_weight / price).sqrt() } else { f64::INFINITY }
 }

@@ -57,11 +57,7 @@ pub(crate) fn open_devices(
         }
         listed += scratch.len();
         scratch.sort_by(|a, b| a.reduced.total_cmp(&b.reduced));
-        open.push(OpenDevice {
-            device,
-            group,
-            candidates: scratch.clone(),
-        });
+        open.push(OpenDevice { device, group, candidates: scratch.clone() });
     }
     (open, true)
 }

@@ -61,10 +61,7 @@ impl Delay {
             }
             Site::Host => self.teacher.0 + self.student.0,
         };
-        Pipeline {
-            first: Seconds(train) + self.model,
-            period: Seconds(train.max(self.label.0 + self.model.0)),
-        }
+        Pipeline { first: Seconds(train) + self.model, period: Seconds(train.max(self.label.0 + self.model.0)) }
     }
 }
 
@@ -122,16 +119,10 @@ impl Scenario {
             let model = left.trailing_zeros() as u8;
             left &= left - 1;
             if board.can_train {
-                let choice = Choice {
-                    model,
-                    site: Site::Local,
-                };
+                let choice = Choice { model, site: Site::Local };
                 visit(choice, self.load_of(board, choice, teacher_root));
             }
-            let choice = Choice {
-                model,
-                site: Site::Host,
-            };
+            let choice = Choice { model, site: Site::Host };
             visit(choice, self.load_of(board, choice, teacher_root));
         }
     }
@@ -198,10 +189,7 @@ impl Scenario {
     fn local_seconds(&self, device: &Device, model: u8) -> Seconds {
         let model = usize::from(model);
         let measured = device.measured.get(model).and_then(|m| m.local_seconds);
-        measured.map_or_else(
-            || self.models[model].work * device.data_scale / device.frequency,
-            Seconds,
-        )
+        measured.map_or_else(|| self.models[model].work * device.data_scale / device.frequency, Seconds)
     }
 
     /// μ_m on the host: measured seconds on all of it times f_ser, or the student's work.
@@ -209,10 +197,7 @@ impl Scenario {
     fn host_work(&self, device: &Device, model: u8) -> GhzSeconds {
         let model = usize::from(model);
         let measured = device.measured.get(model).and_then(|m| m.host_seconds);
-        measured.map_or_else(
-            || self.models[model].work * device.data_scale,
-            |s| self.frequency * Seconds(s),
-        )
+        measured.map_or_else(|| self.models[model].work * device.data_scale, |s| self.frequency * Seconds(s))
     }
 
     /// Eq. (2)-(5) for a choice and the shares it is given.

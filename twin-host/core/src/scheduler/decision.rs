@@ -35,11 +35,7 @@ impl Certificate {
     pub fn new(objective: f64, cost: f64, lower_bound: f64) -> Self {
         let lower_bound = lower_bound.min(objective);
         let scale = objective.abs().max(cost);
-        let gap = if scale > 0.0 {
-            (objective - lower_bound) / scale
-        } else {
-            0.0
-        };
+        let gap = if scale > 0.0 { (objective - lower_bound) / scale } else { 0.0 };
         Self { lower_bound, gap }
     }
 }
@@ -94,20 +90,9 @@ impl Decision {
             terms.bandwidth += own.bandwidth;
             terms.accuracy += own.accuracy;
             let delay = scenario.delay(device, choice, frequency, bandwidth);
-            devices.push(DeviceDecision {
-                choice,
-                frequency,
-                bandwidth,
-                delay,
-            });
+            devices.push(DeviceDecision { choice, frequency, bandwidth, delay });
         }
-        Self {
-            policy,
-            devices,
-            objective: terms.objective(),
-            terms,
-            certificate: None,
-        }
+        Self { policy, devices, objective: terms.objective(), terms, certificate: None }
     }
 
     /// The same with a lower bound attached.
@@ -152,10 +137,7 @@ impl Decision {
             sum.avg += accuracy.avg;
         }
         let count = self.devices.len().max(1) as f64;
-        Accuracy {
-            own: sum.own / count,
-            avg: sum.avg / count,
-        }
+        Accuracy { own: sum.own / count, avg: sum.avg / count }
     }
 }
 
@@ -175,10 +157,7 @@ fn share_channels(scenario: &Scenario, roots: &mut [f64]) {
     let mut filling = WaterFilling::default();
     for (members, budget) in members.iter().zip(&scenario.bandwidths) {
         let mut own: Vec<f64> = members.iter().map(|&device| roots[device]).collect();
-        let caps: Vec<f64> = members
-            .iter()
-            .map(|&device| scenario.devices[device].bandwidth_cap().0)
-            .collect();
+        let caps: Vec<f64> = members.iter().map(|&device| scenario.devices[device].bandwidth_cap().0).collect();
         filling.share(budget.0, alpha, delta, &mut own, &caps);
         for (&device, share) in members.iter().zip(own) {
             roots[device] = share;

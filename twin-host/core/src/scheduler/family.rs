@@ -88,11 +88,7 @@ impl Family {
     /// # Errors
     /// If there are no devices.
     pub fn fleet(devices: usize) -> Result<Self, ScenarioError> {
-        if devices == 0 {
-            Err(no_devices())
-        } else {
-            Ok(Self::Fleet { devices })
-        }
+        if devices == 0 { Err(no_devices()) } else { Ok(Self::Fleet { devices }) }
     }
 
     /// Devices of every draw.
@@ -124,11 +120,7 @@ impl Family {
                 base.with_boards(&boards)
             }
             Self::Fleet { devices } => fleet(*devices, rng).try_into(),
-            Self::Around {
-                scenario,
-                frequency,
-                gain,
-            } => {
+            Self::Around { scenario, frequency, gain } => {
                 let boards = scenario.devices().iter().map(|device| {
                     let faster = log_within(rng, 1.0 / frequency, *frequency);
                     let stronger = log_within(rng, 1.0 / gain, *gain);
@@ -160,9 +152,7 @@ fn no_devices() -> ScenarioError {
 const POWER: Watts = Watts(0.1);
 
 fn device(index: usize, frequency: f64, metres: f64, data_scale: f64) -> DeviceSpec {
-    let id: DeviceId = format!("board{}", index + 1)
-        .parse()
-        .expect("a word and a number make a valid name");
+    let id: DeviceId = format!("board{}", index + 1).parse().expect("a word and a number make a valid name");
     DeviceSpec {
         id,
         frequency: Gigahertz(frequency),
@@ -183,20 +173,13 @@ fn constants() -> ScenarioSpec {
         work: GhzSeconds(work),
         state: Bits(state),
         accuracy: Accuracy { own, avg },
-        federated: Some(Accuracy {
-            own: fl_own,
-            avg: fl_avg,
-        }),
+        federated: Some(Accuracy { own: fl_own, avg: fl_avg }),
     };
     ScenarioSpec {
         frequency: Gigahertz(10.0),
         bandwidth: Hertz(10e6),
         groups: Vec::new(),
-        radio: Some(Radio {
-            noise: Watts(2.27e-12),
-            reference_gain: Decibels(-40.0),
-            path_loss_exponent: 2.8,
-        }),
+        radio: Some(Radio { noise: Watts(2.27e-12), reference_gain: Decibels(-40.0), path_loss_exponent: 2.8 }),
         weights: Weights {
             delay: 0.00928,
             compute: 0.00635,
@@ -204,10 +187,7 @@ fn constants() -> ScenarioSpec {
             accuracy_own: 1.20,
             accuracy_avg: 0.92,
         },
-        teacher: Teacher {
-            work: GhzSeconds(17.6),
-            label_bits: Bits(1.72e8),
-        },
+        teacher: Teacher { work: GhzSeconds(17.6), label_bits: Bits(1.72e8) },
         models: vec![
             student("vgg8", 6.83, 2.5376e7, 0.8653, 0.2360, 0.0447, 0.0112),
             student("resnet8x4", 8.75, 7.8947e6, 0.8946, 0.2581, 0.0588, 0.0147),
@@ -228,10 +208,7 @@ fn fleet(devices: usize, rng: &mut ChaCha8Rng) -> ScenarioSpec {
     spec.frequency = Gigahertz(count);
     spec.bandwidth = Hertz(2.5e6 * count);
     spec.weights.delay = 0.02;
-    spec.teacher = Teacher {
-        work: GhzSeconds(7.4),
-        label_bits: Bits(1e8),
-    };
+    spec.teacher = Teacher { work: GhzSeconds(7.4), label_bits: Bits(1e8) };
     for model in &mut spec.models {
         model.state = model.state * (FLEET_BITS / PRESET_BITS);
     }

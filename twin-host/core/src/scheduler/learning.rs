@@ -42,16 +42,9 @@ impl QConfig {
             joint: false,
             episodes: 1_000_000,
             draws: 20_000,
-            bins: Bins {
-                frequency: 8,
-                efficiency: 5,
-                data_scale: 6,
-                compute_sum: 5,
-                channel_sum: 4,
-                positions: 4,
-            },
+            bins: Bins { frequency: 10, efficiency: 4, data_scale: 6, compute_sum: 5, channel_sum: 3, positions: 1 },
             levels: 1,
-            learning_rate_floor: 0.01,
+            learning_rate_floor: 0.002,
             exploration_start: 1.0,
             exploration_end: 0.05,
         }
@@ -60,28 +53,27 @@ impl QConfig {
     /// The joint form, as in the paper; only boards' frequencies and gains tell states apart.
     #[must_use]
     pub fn joint() -> Self {
-        let bins = Bins {
-            frequency: 2,
-            efficiency: 2,
-            data_scale: 1,
-            compute_sum: 1,
-            channel_sum: 1,
-            positions: 1,
-        };
-        Self {
-            joint: true,
-            bins,
-            ..Self::sequential()
-        }
+        let bins = Bins { frequency: 2, efficiency: 2, data_scale: 1, compute_sum: 1, channel_sum: 1, positions: 1 };
+        Self { joint: true, bins, ..Self::sequential() }
     }
 
     /// The sequential form with shares in the action, the paper's "Q-learning only".
     #[must_use]
     pub fn only(levels: u8) -> Self {
-        Self {
-            levels,
-            ..Self::sequential()
+        Self { levels, ..Self::sequential() }
+    }
+
+    /// The same, for this family: where every draw has the same devices in the same places, as around a live
+    /// scenario, places are told apart; where devices are drawn alike, what is learnt of one serves all.
+    #[must_use]
+    pub fn suited_to(mut self, family: &Family) -> Self {
+        if !self.joint {
+            self.bins.positions = match family {
+                Family::Around { .. } => 15,
+                Family::Paper(_) | Family::Fleet { .. } => 1,
+            };
         }
+        self
     }
 
     /// The same, with work bounded to that of `decisions` single devices, for use on the spot.
@@ -142,41 +134,16 @@ pub fn train(
     let draws = (0..config.draws.max(1)).map(|_| Ok(adapt(family.draw(rng)?)?));
     let draws: Vec<Scenario> = draws.collect::<Result<_, TrainingError>>()?;
     let models = draws[0].models.len() as u8;
-    let space = ActionSpace {
-        models,
-        levels: config.levels.clamp(1, 16),
-    };
-    let form = if config.joint {
-        Form::Joint {
-            devices: family.devices(),
-        }
-    } else {
-        Form::Sequential
-    };
+    let space = ActionSpace { models, levels: config.levels.clamp(1, 16) };
+    let form = if config.joint { Form::Joint { devices: family.devices() } } else { Form::Sequential };
     let actions = action_count(form, space)?;
     let nominal = best_constant_of(&draws);
     let quantiser = fit(&draws, nominal, config.bins);
-    let episodes: Vec<Episode> = draws
-        .iter()
-        .map(|draw| Episode::new(draw, &quantiser, nominal))
-        .collect();
+    let episodes: Vec<Episode> = draws.iter().map(|draw| Episode::new(draw, &quantiser, nominal)).collect();
     drop(draws);
-    let table = QTable {
-        form,
-        space,
-        quantiser,
-        nominal,
-        rows: HashMap::default(),
-        cells: Vec::new(),
-        actions,
-    };
+    let table = QTable { form, space, quantiser, nominal, rows: HashMap::default(), cells: Vec::new(), actions };
     let channels = episodes[0].costs.channels.len();
-    let mut learner = Learner {
-        table,
-        ledger: Ledger::new(channels),
-        config,
-        allowed: Vec::new(),
-    };
+    let mut learner = Learner { table, ledger: Ledger::new(channels), config, allowed: Vec::new() };
     let total = config.episodes.max(1);
     let window = total.div_ceil(100);
     let (mut curve, mut sum) = (Vec::with_capacity(100), 0.0);
@@ -192,20 +159,12 @@ pub fn train(
         if done % window == 0 || done == total {
             let since = if done % window == 0 { window } else { done % window };
             let objective = sum / since as f64;
-            curve.push(CurvePoint {
-                episodes: done,
-                objective,
-                exploration,
-                states: learner.table.states(),
-            });
+            curve.push(CurvePoint { episodes: done, objective, exploration, states: learner.table.states() });
             sum = 0.0;
             progress(done);
         }
     }
-    Ok(Trained {
-        table: learner.table,
-        curve,
-    })
+    Ok(Trained { table: learner.table, curve })
 }
 
 struct Learner<'a> {
@@ -230,11 +189,7 @@ impl Learner<'_> {
         let (space, levels) = (self.table.space, self.table.space.levels);
         self.allowed.clear();
         for (place, &(choice, _)) in episode.table.of_device(device).iter().enumerate() {
-            let first = space.index(Action {
-                choice,
-                frequency_level: 0,
-                bandwidth_level: 0,
-            }) as u32;
+            let first = space.index(Action { choice, frequency_level: 0, bandwidth_level: 0 }) as u32;
             let all = first..first + u32::from(levels) * u32::from(levels);
             self.allowed.extend(all.map(|action| (action, place as u32)));
         }
@@ -258,8 +213,7 @@ impl Learner<'_> {
         let count = episode.own_keys.len();
         self.ledger.clear();
         for (device, &(choice, load)) in episode.nominal.iter().enumerate() {
-            self.ledger
-                .enter(1.0, space, group(episode, device), load, space.middle(choice));
+            self.ledger.enter(1.0, space, group(episode, device), load, space.middle(choice));
         }
         let mut objective = self.ledger.objective(space, &episode.costs);
         // The cell and payment of the step before, which waits for this state's value.
@@ -269,10 +223,7 @@ impl Learner<'_> {
             let (stand_in, load) = episode.nominal[device];
             self.ledger.enter(-1.0, space, group, load, space.middle(stand_in));
             let (compute, channel) = self.ledger.roots(group);
-            let state = self
-                .table
-                .quantiser
-                .state(episode.own_keys[device], device, count, compute, channel);
+            let state = self.table.quantiser.state(episode.own_keys[device], device, count, compute, channel);
             let start = self.table.row_start(state);
             self.list_allowed(episode, device);
             let (best, value) = self.best_allowed(start);
@@ -280,14 +231,9 @@ impl Learner<'_> {
                 self.learn(place, payment + value);
             }
             let explores = uniform(rng) < exploration;
-            let (action, place) = self.allowed[if explores {
-                index_below(rng, self.allowed.len())
-            } else {
-                best
-            }];
+            let (action, place) = self.allowed[if explores { index_below(rng, self.allowed.len()) } else { best }];
             let (_, load) = episode.table.of_device(device)[place as usize];
-            self.ledger
-                .enter(1.0, space, group, load, space.action(action as usize));
+            self.ledger.enter(1.0, space, group, load, space.action(action as usize));
             let reached = self.ledger.objective(space, &episode.costs);
             waiting = Some((start + action as usize, objective - reached));
             objective = reached;
@@ -303,17 +249,12 @@ impl Learner<'_> {
         let space = self.table.space;
         self.ledger.clear();
         for (device, &(choice, load)) in episode.nominal.iter().enumerate() {
-            self.ledger
-                .enter(1.0, space, group(episode, device), load, space.middle(choice));
+            self.ledger.enter(1.0, space, group(episode, device), load, space.middle(choice));
         }
         let nominal = self.ledger.objective(space, &episode.costs);
         let start = self.table.row_start(episode.joint_state);
         let explores = uniform(rng) < exploration;
-        let action = if explores {
-            None
-        } else {
-            self.best_joint(start, episode, devices)
-        };
+        let action = if explores { None } else { self.best_joint(start, episode, devices) };
         let action = action.unwrap_or_else(|| {
             (0..devices).rev().fold(0, |index, device| {
                 self.list_allowed(episode, device);
@@ -356,10 +297,7 @@ fn group(episode: &Episode, device: usize) -> usize {
 
 fn load_of(episode: &Episode, device: usize, choice: Choice) -> Option<super::cost::Load> {
     let entries = episode.table.of_device(device);
-    entries
-        .iter()
-        .find(|(known, _)| *known == choice)
-        .map(|&(_, load)| load)
+    entries.iter().find(|(known, _)| *known == choice).map(|&(_, load)| load)
 }
 
 /// The constant answer with the least mean of Eq. (6) over these scenarios, each device coming as near as it can.
@@ -367,23 +305,16 @@ fn load_of(episode: &Episode, device: usize, choice: Choice) -> Option<super::co
 pub fn best_constant_of(scenarios: &[Scenario]) -> Choice {
     let models = scenarios.first().map_or(0, |scenario| scenario.models.len());
     let constants = (0..models as u8).flat_map(|model| [Site::Local, Site::Host].map(|site| Choice { model, site }));
-    let mean = |constant: Choice| -> f64 {
-        scenarios
-            .iter()
-            .map(|scenario| constant_objective(scenario, constant))
-            .sum()
-    };
-    let best = constants
-        .map(|constant| (mean(constant), constant))
-        .min_by(|a, b| a.0.total_cmp(&b.0));
+    let mean =
+        |constant: Choice| -> f64 { scenarios.iter().map(|scenario| constant_objective(scenario, constant)).sum() };
+    let best = constants.map(|constant| (mean(constant), constant)).min_by(|a, b| a.0.total_cmp(&b.0));
     best.expect("a checked scenario has a student").1
 }
 
 /// Eq. (6) of a constant answer, links taken as uncapped.
 pub(crate) fn constant_objective(scenario: &Scenario, constant: Choice) -> f64 {
-    let choices: Vec<Choice> = (0..scenario.devices.len())
-        .map(|device| nearest_choice(scenario, device, constant))
-        .collect();
+    let choices: Vec<Choice> =
+        (0..scenario.devices.len()).map(|device| nearest_choice(scenario, device, constant)).collect();
     Tally::new(scenario, &choices).objective(&SharedCost::new(scenario, 1.0))
 }
 
@@ -399,9 +330,7 @@ fn fit(draws: &[Scenario], nominal: Choice, bins: Bins) -> Quantiser {
     let data_scale = of(|device| device.data_scale, bins.data_scale);
     let (mut compute_sums, mut channel_sums) = (Vec::new(), Vec::new());
     for draw in draws {
-        let choices: Vec<Choice> = (0..draw.devices.len())
-            .map(|d| nearest_choice(draw, d, nominal))
-            .collect();
+        let choices: Vec<Choice> = (0..draw.devices.len()).map(|d| nearest_choice(draw, d, nominal)).collect();
         let tally = Tally::new(draw, &choices);
         for (device, &choice) in choices.iter().enumerate() {
             let own = draw.load(device, choice);

@@ -34,11 +34,7 @@ impl Loads for Scenario {
     #[inline]
     fn cap(&self, device: usize) -> f64 {
         let device = &self.devices[device];
-        if device.rate_cap.0.is_finite() {
-            device.bandwidth_cap().0
-        } else {
-            f64::INFINITY
-        }
+        if device.rate_cap.0.is_finite() { device.bandwidth_cap().0 } else { f64::INFINITY }
     }
 }
 
@@ -68,12 +64,8 @@ impl LoadTable {
         table.starts.push(0);
         for device in devices {
             scenario.for_each_load(device, |choice, load| table.entries.push((choice, load)));
-            table
-                .starts
-                .push(u32::try_from(table.entries.len()).expect("tables are kept for thousands of devices"));
-            table
-                .places
-                .push((u32::from(scenario.devices[device].group), scenario.cap(device)));
+            table.starts.push(u32::try_from(table.entries.len()).expect("tables are kept for thousands of devices"));
+            table.places.push((u32::from(scenario.devices[device].group), scenario.cap(device)));
         }
         table
     }

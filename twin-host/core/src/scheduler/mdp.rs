@@ -50,9 +50,7 @@ pub struct Quantiser {
 pub(crate) fn quantiles(values: &mut [f64], bins: u8) -> Vec<f64> {
     values.sort_unstable_by(f64::total_cmp);
     let bins = usize::from(bins.clamp(1, 15));
-    let mut edges: Vec<f64> = (1..bins)
-        .filter_map(|part| values.get(part * values.len() / bins).copied())
-        .collect();
+    let mut edges: Vec<f64> = (1..bins).filter_map(|part| values.get(part * values.len() / bins).copied()).collect();
     edges.dedup();
     edges
 }
@@ -76,11 +74,7 @@ impl Quantiser {
     #[inline]
     pub(crate) fn state(&self, own: u64, position: usize, devices: usize, compute_sum: f64, channel_sum: f64) -> u64 {
         let positions = usize::from(self.positions.clamp(1, 15));
-        let position = if devices <= positions {
-            position
-        } else {
-            position * positions / devices
-        };
+        let position = if devices <= positions { position } else { position * positions / devices };
         (own << 4 | position as u64) << 8
             | bin(&self.compute_sum, compute_sum) << 4
             | bin(&self.channel_sum, channel_sum)
@@ -88,10 +82,7 @@ impl Quantiser {
 
     /// A joint state: the bins of every device, in order.
     pub(crate) fn joint_state(&self, scenario: &Scenario) -> u64 {
-        scenario
-            .devices
-            .iter()
-            .fold(0, |state, device| mixed(state ^ self.own_key(device)))
+        scenario.devices.iter().fold(0, |state, device| mixed(state ^ self.own_key(device)))
     }
 }
 
@@ -127,16 +118,9 @@ impl ActionSpace {
     pub(crate) fn action(self, index: usize) -> Action {
         let levels = usize::from(self.levels);
         let choice = index / (levels * levels);
-        let site = if choice.is_multiple_of(2) {
-            Site::Local
-        } else {
-            Site::Host
-        };
+        let site = if choice.is_multiple_of(2) { Site::Local } else { Site::Host };
         Action {
-            choice: Choice {
-                model: (choice / 2) as u8,
-                site,
-            },
+            choice: Choice { model: (choice / 2) as u8, site },
             frequency_level: (index / levels % levels) as u8,
             bandwidth_level: (index % levels) as u8,
         }
@@ -157,11 +141,7 @@ impl ActionSpace {
 
     /// A choice with middling levels.
     pub(crate) fn middle(self, choice: Choice) -> Action {
-        Action {
-            choice,
-            frequency_level: self.levels / 2,
-            bandwidth_level: self.levels / 2,
-        }
+        Action { choice, frequency_level: self.levels / 2, bandwidth_level: self.levels / 2 }
     }
 }
 
@@ -177,14 +157,9 @@ pub fn nearest_choice(scenario: &Scenario, device: usize, wanted: Choice) -> Cho
     let work = |model: u8| scenario.models[usize::from(model)].work.0;
     let limit = work(wanted.model);
     let allowed = || (0..scenario.models.len() as u8).filter(|&model| board.allows(usize::from(model)));
-    let below = allowed()
-        .filter(|&m| work(m) <= limit)
-        .max_by(|&a, &b| work(a).total_cmp(&work(b)));
+    let below = allowed().filter(|&m| work(m) <= limit).max_by(|&a, &b| work(a).total_cmp(&work(b)));
     let model = below.or_else(|| allowed().min_by(|&a, &b| work(a).total_cmp(&work(b))));
-    Choice {
-        model: model.expect("a checked scenario allows every device a student"),
-        site,
-    }
+    Choice { model: model.expect("a checked scenario allows every device a student"), site }
 }
 
 /// Running sums from which Eq. (6) follows, with shares at their best or at levels.
@@ -224,10 +199,7 @@ impl Ledger {
         self.channel_roots[group] += sign * load.channel_root;
         self.fixed += sign * load.fixed;
         if space.levels > 1 {
-            let (f, b) = (
-                space.weight(action.frequency_level),
-                space.weight(action.bandwidth_level),
-            );
+            let (f, b) = (space.weight(action.frequency_level), space.weight(action.bandwidth_level));
             self.compute_levels[0] += sign * load.compute_root * load.compute_root / f;
             self.compute_levels[1] += sign * f;
             let channel = &mut self.channel_levels[group];
@@ -242,9 +214,7 @@ impl Ledger {
         let shared = if space.levels > 1 {
             let channels = costs.channels.iter().zip(&self.channel_levels);
             costs.compute * self.compute_levels[0] * self.compute_levels[1]
-                + channels
-                    .map(|(cost, sums)| cost.in_proportion(sums[0], sums[1]))
-                    .sum::<f64>()
+                + channels.map(|(cost, sums)| cost.in_proportion(sums[0], sums[1])).sum::<f64>()
         } else {
             let channels = costs.channels.iter().zip(&self.channel_roots);
             costs.of_compute(self.compute_roots) + channels.map(|(cost, &sum)| cost.of(sum)).sum::<f64>()
@@ -275,11 +245,7 @@ impl Episode {
         Self {
             table: LoadTable::new(scenario),
             costs: SharedCost::new(scenario, 1.0),
-            own_keys: scenario
-                .devices
-                .iter()
-                .map(|device| quantiser.own_key(device))
-                .collect(),
+            own_keys: scenario.devices.iter().map(|device| quantiser.own_key(device)).collect(),
             joint_state: quantiser.joint_state(scenario),
             nominal: devices
                 .map(|device| nearest_choice(scenario, device, nominal))

@@ -39,11 +39,7 @@ impl SharedCost {
         };
         Self {
             compute: alpha / (scenario.frequency.0 * share),
-            channels: scenario
-                .bandwidths
-                .iter()
-                .map(|budget| channel(budget.0 * share))
-                .collect(),
+            channels: scenario.bandwidths.iter().map(|budget| channel(budget.0 * share)).collect(),
             delay_weight: alpha,
         }
     }
@@ -73,21 +69,13 @@ impl ChannelCost {
     #[inline]
     #[must_use]
     pub fn of(&self, root_sum: f64) -> f64 {
-        if root_sum <= self.knee {
-            self.slope * root_sum
-        } else {
-            self.curve * root_sum * root_sum + self.rent
-        }
+        if root_sum <= self.knee { self.slope * root_sum } else { self.curve * root_sum * root_sum + self.rent }
     }
 
     /// What it costs when all of the budget is given out in proportion to weights w, from Σ B / w and Σ w.
     #[inline]
     pub(crate) fn in_proportion(&self, over_weights: f64, weights: f64) -> f64 {
-        if weights > 0.0 {
-            self.curve * over_weights * weights + self.rent
-        } else {
-            0.0
-        }
+        if weights > 0.0 { self.curve * over_weights * weights + self.rent } else { 0.0 }
     }
 
     /// Ψ'(V).

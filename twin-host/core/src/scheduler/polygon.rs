@@ -11,10 +11,7 @@ impl Polygon {
     /// The unit square.
     pub(crate) fn unit() -> Self {
         let corners = vec![[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]];
-        Self {
-            corners,
-            spare: Vec::new(),
-        }
+        Self { corners, spare: Vec::new() }
     }
 
     /// Keeps the part where `normal · (x - point) ≥ 0`; leaves the polygon as it was if nothing would be left.
@@ -27,10 +24,8 @@ impl Polygon {
             let corner_side = side(corner);
             if (corner_side >= 0.0) != (previous_side >= 0.0) {
                 let t = previous_side / (previous_side - corner_side);
-                self.spare.push([
-                    previous[0] + t * (corner[0] - previous[0]),
-                    previous[1] + t * (corner[1] - previous[1]),
-                ]);
+                self.spare
+                    .push([previous[0] + t * (corner[0] - previous[0]), previous[1] + t * (corner[1] - previous[1])]);
             }
             if corner_side >= 0.0 {
                 self.spare.push(corner);

@@ -76,23 +76,15 @@ impl Prices {
             let (choice, load) = answer.expect("a checked scenario permits every device a choice");
             paid += best;
             compute_sum += load.compute_root;
-            let passed = if cap == f64::INFINITY {
-                f64::INFINITY
-            } else {
-                cap * (channel / (2.0 * costs.delay_weight))
-            };
+            let passed =
+                if cap == f64::INFINITY { f64::INFINITY } else { cap * (channel / (2.0 * costs.delay_weight)) };
             into.channel_sums[group] += load.channel_root.min(passed);
             fixed += load.fixed;
             if let Some(chosen) = &mut chosen {
                 chosen.push(choice);
             }
         }
-        let conjugates: f64 = costs
-            .channels
-            .iter()
-            .zip(&self.channels)
-            .map(|(c, &price)| c.conjugate(price))
-            .sum();
+        let conjugates: f64 = costs.channels.iter().zip(&self.channels).map(|(c, &price)| c.conjugate(price)).sum();
         into.bound = paid - costs.compute_conjugate(self.compute) - conjugates;
         into.compute_sum = compute_sum;
         into.fixed = fixed;
@@ -108,11 +100,7 @@ struct Extent {
 
 impl Extent {
     fn new(loads: &impl Loads, channels: usize) -> Self {
-        let mut extent = Self {
-            compute: [0.0; 2],
-            channels: vec![[0.0; 2]; channels],
-            capped: false,
-        };
+        let mut extent = Self { compute: [0.0; 2], channels: vec![[0.0; 2]; channels], capped: false };
         for device in 0..loads.devices() {
             let (mut compute, mut channel) = ([f64::INFINITY, 0.0f64], [f64::INFINITY, 0.0f64]);
             loads.visit(device, |_, load| {
@@ -131,10 +119,7 @@ impl Extent {
 
     /// The range in which the best price of compute lies.
     fn compute_range(&self, costs: &SharedCost) -> [f64; 2] {
-        widened([
-            costs.compute_price(self.compute[0]),
-            costs.compute_price(self.compute[1]),
-        ])
+        widened([costs.compute_price(self.compute[0]), costs.compute_price(self.compute[1])])
     }
 
     /// The range in which the best price of a channel lies; caps can idle a channel down to its slope.
@@ -142,11 +127,7 @@ impl Extent {
         let (cost, [low, high]) = (&costs.channels[group], self.channels[group]);
         // A channel without members clears at its lowest price.
         let high = cost.price(high).max(f64::MIN_POSITIVE * 1e20);
-        let low = if self.capped {
-            cost.slope.max(high * 1e-12)
-        } else {
-            cost.price(low)
-        };
+        let low = if self.capped { cost.slope.max(high * 1e-12) } else { cost.price(low) };
         let [low, high] = widened([low, high]);
         [low.max(cost.slope), high.max(cost.slope)]
     }
@@ -189,39 +170,21 @@ fn plane_search(loads: &impl Loads, costs: &SharedCost, start: Option<&Prices>) 
     let price = |x: [f64; 2], axis: usize| ranges[axis][0] + width[axis] * x[axis];
     let place = |prices: &Prices| {
         let given = [prices.compute, prices.channels[0]];
-        [0, 1].map(|axis| {
-            if width[axis] > 0.0 {
-                (given[axis] - ranges[axis][0]) / width[axis]
-            } else {
-                0.5
-            }
-        })
+        [0, 1].map(|axis| if width[axis] > 0.0 { (given[axis] - ranges[axis][0]) / width[axis] } else { 0.5 })
     };
     let mut region = Polygon::unit();
     let mut point = start.map(place).filter(|&at| region.contains(at)).unwrap_or([0.5, 0.5]);
     // The conjugates' own curvature: what the bound's would be if no device changed its answer.
-    let own_curvature = [
-        width[0] * width[0] / (2.0 * costs.compute),
-        width[1] * costs.channels[0].cleared(width[1]),
-    ];
+    let own_curvature = [width[0] * width[0] / (2.0 * costs.compute), width[1] * costs.channels[0].cleared(width[1])];
     let mut jacobian = [[-own_curvature[0], 0.0], [0.0, -own_curvature[1]]];
     let mut response = Response::default();
-    let mut best = Prices {
-        compute: price(point, 0),
-        channels: vec![price(point, 1)],
-    };
+    let mut best = Prices { compute: price(point, 0), channels: vec![price(point, 1)] };
     let mut best_bound = f64::NEG_INFINITY;
     let mut previous: Option<([f64; 2], [f64; 2])> = None;
     for turn in 0..CUTS {
-        let prices = Prices {
-            compute: price(point, 0),
-            channels: vec![price(point, 1)],
-        };
+        let prices = Prices { compute: price(point, 0), channels: vec![price(point, 1)] };
         prices.respond(loads, costs, &mut response, None);
-        let supply = [
-            prices.compute / (2.0 * costs.compute),
-            costs.channels[0].cleared(prices.channels[0]),
-        ];
+        let supply = [prices.compute / (2.0 * costs.compute), costs.channels[0].cleared(prices.channels[0])];
         let demand = [response.compute_sum, response.channel_sums[0]];
         let slope = [0, 1].map(|axis| (demand[axis] - supply[axis]) * width[axis]);
         if response.bound > best_bound {
@@ -271,10 +234,7 @@ fn secant_update(jacobian: &mut [[f64; 2]; 2], step: [f64; 2], change: [f64; 2])
 fn solved(jacobian: &[[f64; 2]; 2], slope: [f64; 2]) -> Option<[f64; 2]> {
     let [[a, b], [c, d]] = *jacobian;
     let determinant = a * d - b * c;
-    let step = [
-        (b * slope[1] - d * slope[0]) / determinant,
-        (c * slope[0] - a * slope[1]) / determinant,
-    ];
+    let step = [(b * slope[1] - d * slope[0]) / determinant, (c * slope[0] - a * slope[1]) / determinant];
     (step[0].is_finite() && step[1].is_finite()).then_some(step)
 }
 
@@ -309,13 +269,8 @@ fn prices_by_channel(loads: &impl Loads, costs: &SharedCost) -> Prices {
 
 /// The best channel prices at a given λ, and the bound there. All channels are halved in step: they do not interact.
 fn channels_at(loads: &impl Loads, costs: &SharedCost, extent: &Extent, compute: f64) -> (f64, Prices) {
-    let mut ranges: Vec<[f64; 2]> = (0..costs.channels.len())
-        .map(|group| extent.channel_range(costs, group))
-        .collect();
-    let mut prices = Prices {
-        compute,
-        channels: vec![0.0; ranges.len()],
-    };
+    let mut ranges: Vec<[f64; 2]> = (0..costs.channels.len()).map(|group| extent.channel_range(costs, group)).collect();
+    let mut prices = Prices { compute, channels: vec![0.0; ranges.len()] };
     let mut response = Response::default();
     for _ in 0..HALVINGS {
         for (price, range) in prices.channels.iter_mut().zip(&ranges) {

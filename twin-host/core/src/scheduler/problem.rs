@@ -232,10 +232,7 @@ pub enum Fault {
 
 impl Fault {
     pub(crate) fn at(self, place: impl Into<String>) -> ScenarioError {
-        ScenarioError {
-            place: place.into(),
-            fault: self,
-        }
+        ScenarioError { place: place.into(), fault: self }
     }
 }
 
@@ -404,22 +401,12 @@ fn positive(place: String, key: &str, value: f64) -> Result<f64, ScenarioError> 
     if (SMALLEST..=LARGEST).contains(&value) {
         return Ok(value);
     }
-    Err(Fault::OutOfRange {
-        key: key.into(),
-        value,
-        wanted: "a positive number (1e-30 to 1e30)",
-    }
-    .at(place))
+    Err(Fault::OutOfRange { key: key.into(), value, wanted: "a positive number (1e-30 to 1e30)" }.at(place))
 }
 
 /// Checks one quantity that may be zero.
 fn non_negative(place: String, key: &str, value: f64) -> Result<f64, ScenarioError> {
-    if value == 0.0 {
-        Ok(value)
-    } else {
-        positive(place, key, value)
-    }
-    .map_err(|mut error| {
+    if value == 0.0 { Ok(value) } else { positive(place, key, value) }.map_err(|mut error| {
         if let Fault::OutOfRange { wanted, .. } = &mut error.fault {
             *wanted = "zero or a positive number (1e-30 to 1e30)";
         }
@@ -431,12 +418,7 @@ fn fraction(place: String, key: &str, value: f64) -> Result<f64, ScenarioError> 
     if (0.0..=1.0).contains(&value) {
         return Ok(value);
     }
-    Err(Fault::OutOfRange {
-        key: key.into(),
-        value,
-        wanted: "a fraction from 0 to 1",
-    }
-    .at(place))
+    Err(Fault::OutOfRange { key: key.into(), value, wanted: "a fraction from 0 to 1" }.at(place))
 }
 
 fn check_accuracy(place: &str, prefix: &str, accuracy: Accuracy) -> Result<Accuracy, ScenarioError> {
@@ -466,12 +448,7 @@ fn efficiency(link: Link, radio: Option<&Radio>, id: &DeviceId) -> Result<BitsPe
     let efficiency = signal_to_noise.ln_1p() / std::f64::consts::LN_2;
     if !(SMALLEST..=LARGEST).contains(&efficiency) {
         let wanted = "such that log2(1 + p h / n_0) is a positive number (1e-30 to 1e30)";
-        return Err(Fault::OutOfRange {
-            key: key.into(),
-            value: gain,
-            wanted,
-        }
-        .at(place()));
+        return Err(Fault::OutOfRange { key: key.into(), value: gain, wanted }.at(place()));
     }
     Ok(BitsPerSecondPerHertz(efficiency))
 }
@@ -494,57 +471,30 @@ impl TryFrom<ScenarioSpec> for Scenario {
         if let Some(radio) = &spec.radio {
             positive("[radio]".into(), "noise_w", radio.noise.0)?;
             let bounded = |key: &str, value: f64, low: f64, wanted| {
-                let fault = Fault::OutOfRange {
-                    key: key.into(),
-                    value,
-                    wanted,
-                };
-                if (low..=300.0).contains(&value) {
-                    Ok(())
-                } else {
-                    Err(fault.at("[radio]"))
-                }
+                let fault = Fault::OutOfRange { key: key.into(), value, wanted };
+                if (low..=300.0).contains(&value) { Ok(()) } else { Err(fault.at("[radio]")) }
             };
-            bounded(
-                "reference_gain_db",
-                radio.reference_gain.0,
-                -300.0,
-                "a number from -300 to 300",
-            )?;
-            bounded(
-                "path_loss_exponent",
-                radio.path_loss_exponent,
-                0.0,
-                "a number from 0 to 300",
-            )?;
+            bounded("reference_gain_db", radio.reference_gain.0, -300.0, "a number from -300 to 300")?;
+            bounded("path_loss_exponent", radio.path_loss_exponent, 0.0, "a number from 0 to 300")?;
         }
         check_models(&spec.models)?;
         let mut bandwidths = vec![spec.bandwidth];
         let mut group_names: Vec<String> = Vec::new();
         for group in &spec.groups {
-            positive(
-                format!("bandwidth group {}", group.name),
-                "bandwidth_hz",
-                group.bandwidth.0,
-            )?;
+            positive(format!("bandwidth group {}", group.name), "bandwidth_hz", group.bandwidth.0)?;
             if group_names.contains(&group.name) {
-                return Err(Fault::Duplicate {
-                    key: "bandwidth_groups.name".into(),
-                    name: group.name.clone(),
-                }
-                .at("scenario"));
+                return Err(
+                    Fault::Duplicate { key: "bandwidth_groups.name".into(), name: group.name.clone() }.at("scenario")
+                );
             }
             group_names.push(group.name.clone());
             bandwidths.push(group.bandwidth);
         }
         if group_names.len() >= usize::from(u16::MAX) {
             let key = "bandwidth_groups".into();
-            return Err(Fault::TooMany {
-                key,
-                count: group_names.len(),
-                most: usize::from(u16::MAX) - 1,
-            }
-            .at("scenario"));
+            return Err(
+                Fault::TooMany { key, count: group_names.len(), most: usize::from(u16::MAX) - 1 }.at("scenario")
+            );
         }
         if spec.devices.is_empty() {
             return Err(Fault::Empty("devices".into()).at("scenario"));
@@ -553,11 +503,8 @@ impl TryFrom<ScenarioSpec> for Scenario {
         let mut devices = Vec::with_capacity(spec.devices.len());
         for device in spec.devices {
             if !seen.insert(device.id.clone()) {
-                return Err(Fault::Duplicate {
-                    key: "id".into(),
-                    name: device.id.to_string(),
-                }
-                .at(format!("device {}", device.id)));
+                return Err(Fault::Duplicate { key: "id".into(), name: device.id.to_string() }
+                    .at(format!("device {}", device.id)));
             }
             devices.push(check_device(device, &spec.models, &group_names, spec.radio.as_ref())?);
         }
@@ -579,21 +526,12 @@ fn check_models(models: &[Student]) -> Result<(), ScenarioError> {
         return Err(Fault::Empty("models".into()).at("scenario"));
     }
     if models.len() > MAX_MODELS {
-        return Err(Fault::TooMany {
-            key: "models".into(),
-            count: models.len(),
-            most: MAX_MODELS,
-        }
-        .at("scenario"));
+        return Err(Fault::TooMany { key: "models".into(), count: models.len(), most: MAX_MODELS }.at("scenario"));
     }
     for (index, model) in models.iter().enumerate() {
         let place = format!("model {}", model.name);
         if models[..index].iter().any(|earlier| earlier.name == model.name) {
-            return Err(Fault::Duplicate {
-                key: "name".into(),
-                name: model.name.clone(),
-            }
-            .at(place));
+            return Err(Fault::Duplicate { key: "name".into(), name: model.name.clone() }.at(place));
         }
         positive(place.clone(), "work_ghz_s", model.work.0)?;
         positive(place.clone(), "parameter_bits", model.state.0)?;
@@ -614,13 +552,7 @@ fn check_device(
     let place = || format!("device {}", spec.id);
     let model_index = |key: &str, name: &str| {
         let found = models.iter().position(|model| model.name == name);
-        found.ok_or_else(|| {
-            Fault::UnknownName {
-                key: key.into(),
-                name: name.into(),
-            }
-            .at(place())
-        })
+        found.ok_or_else(|| Fault::UnknownName { key: key.into(), name: name.into() }.at(place()))
     };
     positive(place(), "frequency_ghz", spec.frequency.0)?;
     positive(place(), "data_scale", spec.data_scale)?;
@@ -630,22 +562,14 @@ fn check_device(
     let allowed = match &spec.models {
         None => (0..models.len()).fold(0, |mask, model| mask | 1 << model),
         Some(names) if names.is_empty() => return Err(Fault::Empty("models".into()).at(place())),
-        Some(names) => names
-            .iter()
-            .try_fold(0u32, |mask, name| Ok(mask | 1 << model_index("models", name)?))?,
+        Some(names) => names.iter().try_fold(0u32, |mask, name| Ok(mask | 1 << model_index("models", name)?))?,
     };
     let group = match &spec.group {
         None => 0,
         Some(name) => {
             let found = groups.iter().position(|known| known == name);
             let key = "bandwidth_group".into();
-            1 + found.ok_or_else(|| {
-                Fault::UnknownName {
-                    key,
-                    name: name.clone(),
-                }
-                .at(place())
-            })?
+            1 + found.ok_or_else(|| Fault::UnknownName { key, name: name.clone() }.at(place()))?
         }
     };
     let mut measured = vec![Measured::default(); if spec.overrides.is_empty() { 0 } else { models.len() }];

@@ -118,16 +118,10 @@ pub(crate) fn action_count(form: Form, space: ActionSpace) -> Result<usize, Poli
     match form {
         Form::Sequential => Ok(space.count()),
         Form::Joint { devices } => {
-            let power = u32::try_from(devices)
-                .ok()
-                .and_then(|n| (space.count() as u64).checked_pow(n));
+            let power = u32::try_from(devices).ok().and_then(|n| (space.count() as u64).checked_pow(n));
             let actions = power.unwrap_or(u64::MAX);
             if actions > MOST_JOINT_ACTIONS {
-                return Err(PolicyError::TooManyActions {
-                    devices,
-                    actions,
-                    most: MOST_JOINT_ACTIONS,
-                });
+                return Err(PolicyError::TooManyActions { devices, actions, most: MOST_JOINT_ACTIONS });
             }
             Ok(actions as usize)
         }
@@ -172,10 +166,9 @@ impl QTable {
             return Err(PolicyError::OtherModels { trained, given });
         }
         match self.form {
-            Form::Joint { devices } if devices != scenario.devices.len() => Err(PolicyError::OtherDevices {
-                trained: devices,
-                given: scenario.devices.len(),
-            }),
+            Form::Joint { devices } if devices != scenario.devices.len() => {
+                Err(PolicyError::OtherDevices { trained: devices, given: scenario.devices.len() })
+            }
             Form::Joint { .. } | Form::Sequential => Ok(()),
         }
     }
@@ -298,13 +291,7 @@ impl Serialize for QTable {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut states: Vec<u64> = self.rows.keys().copied().collect();
         states.sort_unstable();
-        let cells = |state: u64| {
-            self.row(state)
-                .into_iter()
-                .flatten()
-                .map(|cell| (cell.value, cell.visits))
-                .collect()
-        };
+        let cells = |state: u64| self.row(state).into_iter().flatten().map(|cell| (cell.value, cell.visits)).collect();
         Stored {
             form: self.form,
             space: self.space,
@@ -332,11 +319,7 @@ impl TryFrom<Stored> for QTable {
             Form::Sequential => 1,
             Form::Joint { devices } => devices,
         };
-        let out_of_range = TableError::Actions {
-            models,
-            levels,
-            devices,
-        };
+        let out_of_range = TableError::Actions { models, levels, devices };
         let sound = models > 0 && levels > 0 && levels <= 16 && stored.nominal_model < models && devices > 0;
         if !sound || usize::from(models) > super::problem::MAX_MODELS {
             return Err(out_of_range);
@@ -346,21 +329,14 @@ impl TryFrom<Stored> for QTable {
             form: stored.form,
             space: stored.space,
             quantiser: stored.quantiser,
-            nominal: Choice {
-                model: stored.nominal_model,
-                site: stored.nominal_site,
-            },
+            nominal: Choice { model: stored.nominal_model, site: stored.nominal_site },
             rows: HashMap::default(),
             cells: Vec::new(),
             actions,
         };
         for (state, cells) in stored.rows {
             if cells.len() != actions {
-                return Err(TableError::RowLength {
-                    state,
-                    found: cells.len(),
-                    expected: actions,
-                });
+                return Err(TableError::RowLength { state, found: cells.len(), expected: actions });
             }
             if cells.iter().any(|(value, _)| !value.is_finite()) {
                 return Err(TableError::NotFinite { state });

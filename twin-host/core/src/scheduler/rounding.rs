@@ -18,11 +18,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn new(scenario: &Scenario, choices: &[Choice]) -> Self {
-        let mut tally = Self {
-            compute: 0.0,
-            channels: vec![0.0; scenario.bandwidths.len()],
-            fixed: 0.0,
-        };
+        let mut tally = Self { compute: 0.0, channels: vec![0.0; scenario.bandwidths.len()], fixed: 0.0 };
         for (device, &choice) in choices.iter().enumerate() {
             let load = scenario.load(device, choice);
             tally.compute += load.compute_root;
@@ -34,12 +30,7 @@ impl Tally {
 
     /// Eq. (6) with every share at its best, for links without caps.
     pub(crate) fn objective(&self, costs: &SharedCost) -> f64 {
-        let channels: f64 = costs
-            .channels
-            .iter()
-            .zip(&self.channels)
-            .map(|(cost, &sum)| cost.of(sum))
-            .sum();
+        let channels: f64 = costs.channels.iter().zip(&self.channels).map(|(cost, &sum)| cost.of(sum)).sum();
         costs.of_compute(self.compute) + channels + self.fixed
     }
 }

@@ -120,21 +120,13 @@ fn refuse_unknown(unknown: &Unknown, known: &[&str], place: &str) -> Result<(), 
         return Ok(());
     };
     let nearest = nearest_key(key, known).to_owned();
-    Err(Fault::UnknownKey {
-        key: key.clone(),
-        nearest,
-    }
-    .at(place))
+    Err(Fault::UnknownKey { key: key.clone(), nearest }.at(place))
 }
 
 /// The entry of `known` that takes the fewest edits to reach from `key`; the empty text if there is none.
 #[must_use]
 pub fn nearest_key<'a>(key: &str, known: &[&'a str]) -> &'a str {
-    known
-        .iter()
-        .copied()
-        .min_by_key(|candidate| edit_distance(key, candidate))
-        .unwrap_or_default()
+    known.iter().copied().min_by_key(|candidate| edit_distance(key, candidate)).unwrap_or_default()
 }
 
 /// Levenshtein's distance, over at most the first 64 characters of each.
@@ -184,12 +176,7 @@ impl TryFrom<RawScenario> for ScenarioSpec {
         Ok(Self {
             frequency: Gigahertz(need(server.frequency_ghz.as_ref(), "frequency_ghz", "[server]")?),
             bandwidth: Hertz(need(server.bandwidth_hz.as_ref(), "bandwidth_hz", "[server]")?),
-            groups: raw
-                .bandwidth_groups
-                .iter()
-                .flatten()
-                .map(resolve_group)
-                .collect::<Result<_, _>>()?,
+            groups: raw.bandwidth_groups.iter().flatten().map(resolve_group).collect::<Result<_, _>>()?,
             radio,
             weights: Weights {
                 delay: weight(weights.delay, "delay")?,
@@ -203,11 +190,7 @@ impl TryFrom<RawScenario> for ScenarioSpec {
                 label_bits: Bits(need(teacher.label_bits.as_ref(), "label_bits", "[teacher]")?),
             },
             models: models.iter().enumerate().map(resolve_model).collect::<Result<_, _>>()?,
-            devices: devices
-                .iter()
-                .enumerate()
-                .map(resolve_device)
-                .collect::<Result<_, _>>()?,
+            devices: devices.iter().enumerate().map(resolve_device).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -225,26 +208,17 @@ fn resolve_group(raw: &RawGroup) -> Result<BandwidthGroup, ScenarioError> {
     let name: String = need(raw.name.as_ref(), "name", "[[bandwidth_groups]]")?;
     let place = format!("bandwidth group {name}");
     raw.check_keys(&place)?;
-    Ok(BandwidthGroup {
-        bandwidth: Hertz(need(raw.bandwidth_hz.as_ref(), "bandwidth_hz", &place)?),
-        name,
-    })
+    Ok(BandwidthGroup { bandwidth: Hertz(need(raw.bandwidth_hz.as_ref(), "bandwidth_hz", &place)?), name })
 }
 
 fn resolve_model((index, raw): (usize, &RawModel)) -> Result<Student, ScenarioError> {
     let nth = format!("model {} of the list", index + 1);
-    let place = raw
-        .name
-        .as_ref()
-        .map_or_else(|| nth.clone(), |name| format!("model {name}"));
+    let place = raw.name.as_ref().map_or_else(|| nth.clone(), |name| format!("model {name}"));
     raw.check_keys(&place)?;
     let number = |value: Option<f64>, key| need(value.as_ref(), key, &place);
     let federated = match (raw.accuracy_fl_own, raw.accuracy_fl_avg) {
         (None, None) => None,
-        (own, avg) => Some(Accuracy {
-            own: number(own, "accuracy_fl_own")?,
-            avg: number(avg, "accuracy_fl_avg")?,
-        }),
+        (own, avg) => Some(Accuracy { own: number(own, "accuracy_fl_own")?, avg: number(avg, "accuracy_fl_avg")? }),
     };
     Ok(Student {
         name: need(raw.name.as_ref(), "name", &place)?,
@@ -263,9 +237,7 @@ fn resolve_device((index, raw): (usize, &RawDevice)) -> Result<DeviceSpec, Scena
     let place = raw.id.as_ref().map_or_else(|| nth.clone(), |id| format!("device {id}"));
     raw.check_keys(&place)?;
     let id: String = need(raw.id.as_ref(), "id", &place)?;
-    let id: DeviceId = id
-        .parse()
-        .map_err(|why| Fault::Malformed(format!("`id` is {id:?}; {why}")).at(&place))?;
+    let id: DeviceId = id.parse().map_err(|why| Fault::Malformed(format!("`id` is {id:?}; {why}")).at(&place))?;
     Ok(DeviceSpec {
         id,
         frequency: Gigahertz(need(raw.frequency_ghz.as_ref(), "frequency_ghz", &place)?),
@@ -283,21 +255,14 @@ fn resolve_link(raw: &RawDevice, place: &str) -> Result<Link, ScenarioError> {
     let power = || need(raw.transmit_power_w.as_ref(), "transmit_power_w", place).map(Watts);
     match (raw.channel_gain, raw.distance_m, raw.spectral_efficiency) {
         (Some(gain), None, None) => Ok(Link::Gain { power: power()?, gain }),
-        (None, Some(metres), None) => Ok(Link::Distance {
-            power: power()?,
-            metres,
-        }),
+        (None, Some(metres), None) => Ok(Link::Distance { power: power()?, metres }),
         (None, None, Some(efficiency)) => Ok(Link::Efficiency(BitsPerSecondPerHertz(efficiency))),
         (None, None, None) => {
             Err(Fault::Missing("channel_gain` (or `distance_m`, or `spectral_efficiency)".into()).at(place))
         }
         (gain, distance, _) => {
             let first = if gain.is_some() { "channel_gain" } else { "distance_m" };
-            let second = if gain.is_some() && distance.is_some() {
-                "distance_m"
-            } else {
-                "spectral_efficiency"
-            };
+            let second = if gain.is_some() && distance.is_some() { "distance_m" } else { "spectral_efficiency" };
             Err(Fault::Malformed(format!("`{first}` and `{second}` are both given; keep one")).at(place))
         }
     }
@@ -315,11 +280,7 @@ fn resolve_overrides(raw: &RawDevice, place: &str) -> Result<Vec<Override>, Scen
     for (model, seconds) in raw.seconds.iter().flatten() {
         seconds.check_keys(&format!("{place}, seconds.{model}"))?;
         let (local_seconds, host_seconds) = (seconds.local.map(Seconds), seconds.host.map(Seconds));
-        found.push(Override {
-            local_seconds,
-            host_seconds,
-            ..empty(model)
-        });
+        found.push(Override { local_seconds, host_seconds, ..empty(model) });
     }
     for (model, accuracy) in raw.accuracy.iter().flatten() {
         let place = format!("{place}, accuracy.{model}");
@@ -339,11 +300,7 @@ fn resolve_overrides(raw: &RawDevice, place: &str) -> Result<Vec<Override>, Scen
             }
         };
         let (local_accuracy, host_accuracy) = (at_site(accuracy.local.as_ref())?, at_site(accuracy.host.as_ref())?);
-        found.push(Override {
-            local_accuracy,
-            host_accuracy,
-            ..empty(model)
-        });
+        found.push(Override { local_accuracy, host_accuracy, ..empty(model) });
     }
     Ok(found)
 }
@@ -388,11 +345,7 @@ impl From<&Scenario> for RawScenario {
                     .collect()
             }),
             models: Some(scenario.models.iter().map(write_model).collect()),
-            devices: Some(
-                (0..scenario.devices.len())
-                    .map(|device| write_device(scenario, device))
-                    .collect(),
-            ),
+            devices: Some((0..scenario.devices.len()).map(|device| write_device(scenario, device)).collect()),
             unknown: Unknown::new(),
         }
     }
@@ -423,16 +376,7 @@ fn write_device(scenario: &Scenario, index: usize) -> RawDevice {
     let measured = || names().zip(&device.measured);
     let seconds: BTreeMap<_, _> = measured()
         .filter(|(_, m)| m.local_seconds.is_some() || m.host_seconds.is_some())
-        .map(|(name, m)| {
-            (
-                name,
-                RawSeconds {
-                    local: m.local_seconds,
-                    host: m.host_seconds,
-                    unknown: Unknown::new(),
-                },
-            )
-        })
+        .map(|(name, m)| (name, RawSeconds { local: m.local_seconds, host: m.host_seconds, unknown: Unknown::new() }))
         .collect();
     let site = |accuracy: Accuracy| RawSiteAccuracy {
         own: Some(accuracy.own),
@@ -443,14 +387,7 @@ fn write_device(scenario: &Scenario, index: usize) -> RawDevice {
         .filter(|(_, m)| m.local_accuracy.is_some() || m.host_accuracy.is_some())
         .map(|(name, m)| {
             let (local, host) = (m.local_accuracy.map(site), m.host_accuracy.map(site));
-            (
-                name,
-                RawAccuracy {
-                    local,
-                    host,
-                    ..RawAccuracy::default()
-                },
-            )
+            (name, RawAccuracy { local, host, ..RawAccuracy::default() })
         })
         .collect();
     RawDevice {
@@ -462,18 +399,10 @@ fn write_device(scenario: &Scenario, index: usize) -> RawDevice {
         spectral_efficiency: efficiency,
         data_scale: Some(device.data_scale),
         can_train: (!device.can_train).then_some(false),
-        models: (!all_allowed).then(|| {
-            names()
-                .enumerate()
-                .filter(|(model, _)| device.allows(*model))
-                .map(|(_, name)| name)
-                .collect()
-        }),
+        models: (!all_allowed)
+            .then(|| names().enumerate().filter(|(model, _)| device.allows(*model)).map(|(_, name)| name).collect()),
         rate_cap_bps: device.rate_cap.0.is_finite().then_some(device.rate_cap.0),
-        bandwidth_group: device
-            .group()
-            .checked_sub(1)
-            .map(|group| scenario.group_names[group].clone()),
+        bandwidth_group: device.group().checked_sub(1).map(|group| scenario.group_names[group].clone()),
         seconds: (!seconds.is_empty()).then_some(seconds),
         accuracy: (!accuracy.is_empty()).then_some(accuracy),
         unknown: Unknown::new(),

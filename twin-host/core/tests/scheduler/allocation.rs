@@ -19,22 +19,14 @@ fn capped(total: f64, alpha: f64, price: f64, roots: &[f64], caps: &[f64]) -> Ve
 /// α v² / b² = δ + π + κ with π ≥ 0 only if the budget is used up and κ ≥ 0 only at the cap.
 fn residual(total: f64, alpha: f64, price: f64, roots: &[f64], caps: &[f64], shares: &[f64]) -> f64 {
     let marginal = |i: usize| alpha * (roots[i] / shares[i]).powi(2);
-    let free: Vec<usize> = (0..roots.len())
-        .filter(|&i| shares[i] < caps[i] * (1.0 - 1e-12))
-        .collect();
+    let free: Vec<usize> = (0..roots.len()).filter(|&i| shares[i] < caps[i] * (1.0 - 1e-12)).collect();
     let used: f64 = shares.iter().sum();
     let feasible = (used / total - 1.0).max(0.0);
     let level = free.iter().map(|&i| marginal(i)).fold(price, f64::max);
     let free_spread = free.iter().map(|&i| (level - marginal(i)) / level).fold(0.0, f64::max);
     let at_cap = (0..roots.len()).filter(|i| !free.contains(i));
-    let capped_below = at_cap
-        .map(|i| ((level - marginal(i)) / level).max(0.0))
-        .fold(0.0, f64::max);
-    let slack_priced = if level > price * (1.0 + 1e-9) && !free.is_empty() {
-        (1.0 - used / total).abs()
-    } else {
-        0.0
-    };
+    let capped_below = at_cap.map(|i| ((level - marginal(i)) / level).max(0.0)).fold(0.0, f64::max);
+    let slack_priced = if level > price * (1.0 + 1e-9) && !free.is_empty() { (1.0 - used / total).abs() } else { 0.0 };
     feasible.max(free_spread).max(capped_below).max(slack_priced)
 }
 
@@ -136,9 +128,6 @@ fn a_free_budget_is_given_out_whole_and_a_dear_one_is_not() {
 
 #[test]
 fn what_a_capped_link_cannot_use_goes_to_the_others() {
-    assert_eq!(
-        capped(9.0, 1.0, 0.0, &[1.0, 1.0, 1.0], &[1.0, f64::INFINITY, f64::INFINITY]),
-        [1.0, 4.0, 4.0]
-    );
+    assert_eq!(capped(9.0, 1.0, 0.0, &[1.0, 1.0, 1.0], &[1.0, f64::INFINITY, f64::INFINITY]), [1.0, 4.0, 4.0]);
     assert_eq!(capped(9.0, 1.0, 0.0, &[1.0, 2.0], &[1.0, 2.0]), [1.0, 2.0]);
 }

@@ -27,15 +27,11 @@ pub(crate) fn enumerate(scenario: &Scenario) -> Decision {
 }
 
 pub(crate) fn fleet(devices: usize, seed: u64) -> Scenario {
-    Family::fleet(devices)
-        .and_then(|family| family.draw(&mut generator(seed, 0)))
-        .expect("the family is sound")
+    Family::fleet(devices).and_then(|family| family.draw(&mut generator(seed, 0))).expect("the family is sound")
 }
 
 pub(crate) fn paper(devices: usize, seed: u64) -> Scenario {
-    Family::paper(devices)
-        .and_then(|family| family.draw(&mut generator(seed, 0)))
-        .expect("the family is sound")
+    Family::paper(devices).and_then(|family| family.draw(&mut generator(seed, 0))).expect("the family is sound")
 }
 
 proptest! {
@@ -62,9 +58,7 @@ fn gaps_close_as_fleets_grow() {
     for (devices, seeds, most) in [(20, 0..40, 1e-3), (100, 0..10, 1e-4), (10_000, 0..1, 1e-6)] {
         for seed in seeds {
             for scenario in [fleet(devices, seed), paper(devices, seed)] {
-                let decision = Dual
-                    .decide(&scenario, &mut generator(0, 0))
-                    .expect("dual answers everything");
+                let decision = Dual.decide(&scenario, &mut generator(0, 0)).expect("dual answers everything");
                 let gap = decision.certificate.expect("dual always has one").gap;
                 assert!(gap <= most, "{devices} devices, seed {seed}: gap {gap}");
             }
@@ -75,27 +69,12 @@ fn gaps_close_as_fleets_grow() {
 #[test]
 fn exact_proves_twelve_devices_and_devices_all_alike() {
     for seed in 0..20 {
-        let decision = Exact::default()
-            .decide(&fleet(12, seed), &mut generator(0, 0))
-            .expect("exact answers");
-        assert!(
-            decision.certificate.expect("exact always has one").gap <= 1e-9,
-            "seed {seed}"
-        );
+        let decision = Exact::default().decide(&fleet(12, seed), &mut generator(0, 0)).expect("exact answers");
+        assert!(decision.certificate.expect("exact always has one").gap <= 1e-9, "seed {seed}");
     }
     let one = fleet(1, 3);
-    let alike: Vec<_> = vec![
-        (
-            one.devices()[0].frequency(),
-            Link::Efficiency(one.devices()[0].efficiency())
-        );
-        24
-    ];
-    let alike = paper(24, 0)
-        .with_boards(&alike)
-        .expect("the values come from a checked scenario");
-    let decision = Exact::default()
-        .decide(&alike, &mut generator(0, 0))
-        .expect("exact answers");
+    let alike: Vec<_> = vec![(one.devices()[0].frequency(), Link::Efficiency(one.devices()[0].efficiency())); 24];
+    let alike = paper(24, 0).with_boards(&alike).expect("the values come from a checked scenario");
+    let decision = Exact::default().decide(&alike, &mut generator(0, 0)).expect("exact answers");
     assert!(decision.certificate.expect("exact always has one").gap <= 1e-9);
 }

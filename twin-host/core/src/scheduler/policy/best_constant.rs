@@ -20,9 +20,7 @@ impl BestConstant {
     #[must_use]
     pub fn with(scenario: &Scenario, constant: Choice) -> Decision {
         let devices = 0..scenario.devices().len();
-        let choices: Vec<Choice> = devices
-            .map(|device| nearest_choice(scenario, device, constant))
-            .collect();
+        let choices: Vec<Choice> = devices.map(|device| nearest_choice(scenario, device, constant)).collect();
         Decision::of_choices(scenario, "best-constant", &choices)
     }
 }

@@ -43,11 +43,7 @@ pub(crate) fn relax(scenario: &Scenario, loads: &impl Loads, costs: &SharedCost)
     let mut choices = Vec::with_capacity(loads.devices());
     prices.respond(loads, costs, &mut response, Some(&mut choices));
     improve(scenario, loads, costs, &prices, response.bound, &mut choices);
-    Relaxed {
-        prices,
-        bound: response.bound,
-        choices,
-    }
+    Relaxed { prices, bound: response.bound, choices }
 }
 
 impl Policy for Dual {

@@ -52,11 +52,7 @@ impl Policy for Exact {
         search.resolution = resolution;
         let finished = search.run(relaxed.bound, self.node_limit);
         let best = Decision::of_choices(scenario, self.name(), &search.best_choices);
-        let proven = if finished {
-            best.objective - resolution
-        } else {
-            relaxed.bound
-        };
+        let proven = if finished { best.objective - resolution } else { relaxed.bound };
         Ok(best.certified(proven.max(relaxed.bound)))
     }
 }
@@ -109,36 +105,24 @@ impl<'a> Search<'a> {
         let spread = |device: &OpenDevice| device.candidates.iter().map(|c| c.reduced).sum::<f64>();
         let signature = |device: &OpenDevice| -> Vec<u64> {
             let loads = device.candidates.iter().map(|c| c.load);
-            loads
-                .flat_map(|l| [l.compute_root.to_bits(), l.channel_root.to_bits(), l.fixed.to_bits()])
-                .collect()
+            loads.flat_map(|l| [l.compute_root.to_bits(), l.channel_root.to_bits(), l.fixed.to_bits()]).collect()
         };
         open.sort_by(|a, b| {
-            let by_spread = spread(b)
-                .total_cmp(&spread(a))
-                .then(a.candidates.len().cmp(&b.candidates.len()));
-            by_spread
-                .then_with(|| signature(a).cmp(&signature(b)))
-                .then(a.group.cmp(&b.group))
+            let by_spread = spread(b).total_cmp(&spread(a)).then(a.candidates.len().cmp(&b.candidates.len()));
+            by_spread.then_with(|| signature(a).cmp(&signature(b))).then(a.group.cmp(&b.group))
         });
         let alike = |a: &OpenDevice, b: &OpenDevice| {
             let cap = |device: &OpenDevice| scenario.devices()[device.device].bandwidth_cap().0.to_bits();
             a.group == b.group && a.candidates == b.candidates && (!scenario.is_capped() || cap(a) == cap(b))
         };
-        let twin_of_previous = (0..open.len())
-            .map(|depth| depth > 0 && alike(&open[depth - 1], &open[depth]))
-            .collect();
-        let mut reach = vec![Reach {
-            compute: [0.0; 2],
-            channels: vec![[0.0; 2]; costs.channels.len()],
-        }];
+        let twin_of_previous =
+            (0..open.len()).map(|depth| depth > 0 && alike(&open[depth - 1], &open[depth])).collect();
+        let mut reach = vec![Reach { compute: [0.0; 2], channels: vec![[0.0; 2]; costs.channels.len()] }];
         for device in open.iter().rev() {
             let mut next = reach[reach.len() - 1].clone();
             let span = |root: fn(&crate::scheduler::cost::Load) -> f64| {
                 let roots = device.candidates.iter().map(|c| root(&c.load));
-                roots.fold([f64::INFINITY, 0.0f64], |[low, high], root| {
-                    [low.min(root), high.max(root)]
-                })
+                roots.fold([f64::INFINITY, 0.0f64], |[low, high], root| [low.min(root), high.max(root)])
             };
             let (compute, channel) = (span(|l| l.compute_root), span(|l| l.channel_root));
             for end in 0..2 {
@@ -148,12 +132,7 @@ impl<'a> Search<'a> {
             reach.push(next);
         }
         reach.reverse();
-        let channels = costs
-            .channels
-            .iter()
-            .zip(&prices.channels)
-            .map(|(c, &price)| c.cleared(price))
-            .collect();
+        let channels = costs.channels.iter().zip(&prices.channels).map(|(c, &price)| c.cleared(price)).collect();
         Self {
             scenario,
             costs,
@@ -208,10 +187,7 @@ impl<'a> Search<'a> {
                 depth -= 1;
                 continue;
             };
-            levels[depth] = Level {
-                next: index + 1,
-                taken: index,
-            };
+            levels[depth] = Level { next: index + 1, taken: index };
             nodes = match nodes.checked_sub(1) {
                 Some(left) => left,
                 None => return false,

@@ -21,7 +21,6 @@ impl Policy for FlMin {
     }
 
     fn decide(&self, scenario: &Scenario, _rng: &mut ChaCha8Rng) -> Result<Decision, PolicyError> {
-        self.table
-            .decide(&Extreme::Least.restrict(scenario.clone())?, self.name())
+        self.table.decide(&Extreme::Least.restrict(scenario.clone())?, self.name())
     }
 }

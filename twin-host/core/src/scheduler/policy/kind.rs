@@ -82,25 +82,25 @@ impl PolicyKind {
             Self::QLearning => Some(QConfig::sequential()),
             Self::QLearningJoint => Some(QConfig::joint()),
             Self::QLearningOnly => Some(QConfig::only(LEVELS)),
-            Self::FlMin | Self::FlMax => Some(QConfig {
-                episodes: 300_000,
-                ..QConfig::sequential()
-            }),
+            Self::FlMin | Self::FlMax => Some(QConfig { episodes: 300_000, ..QConfig::sequential() }),
             Self::Exact | Self::Dual | Self::AllLocal | Self::AllHost | Self::BestConstant | Self::Random => None,
         }
     }
 
-    /// The policy, its table (if it has one) trained over `family` by `config`; and the training's curve.
+    /// The policy, its table (if it has one) trained over `family` by `config`, or by its own [`Self::training`] if
+    /// there is none; and the training's curve.
     ///
     /// # Errors
     /// If the table cannot be trained on such scenarios.
     pub fn prepare(
         self,
         family: &Family,
-        config: &QConfig,
+        config: Option<&QConfig>,
         rng: &mut ChaCha8Rng,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(Box<dyn Policy + Send + Sync>, Vec<CurvePoint>), TrainingError> {
+        let own = || self.training().unwrap_or_else(QConfig::sequential).suited_to(family);
+        let config = &config.cloned().unwrap_or_else(own);
         let mut learn = |extreme: Option<Extreme>| match extreme {
             None => train(family, Ok, config, rng, progress),
             Some(extreme) => train(family, |scenario| extreme.restrict(scenario), config, rng, progress),
@@ -136,10 +136,7 @@ impl std::str::FromStr for PolicyKind {
     type Err = UnknownPolicy;
 
     fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name() == text)
-            .ok_or_else(|| UnknownPolicy(text.into()))
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| UnknownPolicy(text.into()))
     }
 }
 

@@ -25,10 +25,7 @@ impl Extreme {
     /// # Errors
     /// If no student suits every device.
     pub fn restrict(self, mut scenario: Scenario) -> Result<Scenario, PolicyError> {
-        let common = scenario
-            .devices
-            .iter()
-            .fold(u32::MAX, |mask, device| mask & device.allowed);
+        let common = scenario.devices.iter().fold(u32::MAX, |mask, device| mask & device.allowed);
         let allowed = (0..scenario.models.len()).filter(|model| common >> model & 1 == 1);
         let by_work = |a: &usize, b: &usize| scenario.models[*a].work.0.total_cmp(&scenario.models[*b].work.0);
         let chosen = match self {

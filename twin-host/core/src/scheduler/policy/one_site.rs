@@ -21,11 +21,7 @@ impl Loads for AtSite<'_> {
     }
 
     fn visit(&self, device: usize, mut visit: impl FnMut(Choice, Load)) {
-        let site = if self.scenario.devices()[device].can_train() {
-            self.site
-        } else {
-            Site::Host
-        };
+        let site = if self.scenario.devices()[device].can_train() { self.site } else { Site::Host };
         self.scenario.for_each_load(device, |choice, load| {
             if choice.site == site {
                 visit(choice, load);

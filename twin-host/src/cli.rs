@@ -1,0 +1,108 @@
+//! The command line: definitions and dispatch. Every command returns what went wrong as a [`Failure`], which says the
+//! exit status and one line for the person at the terminal.
+
+pub(crate) mod schedule;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// The twin host: twins of boards, a scheduler that decides who trains what where, and the experiments about it.
+#[derive(Debug, Parser)]
+#[command(name = "twin-host", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Decide students, sites and shares for one scenario
+    Schedule(schedule::ScheduleArguments),
+    /// Run one of the experiments behind the tables
+    #[command(subcommand)]
+    Experiment(Experiment),
+}
+
+#[derive(Debug, Subcommand)]
+enum Experiment {
+    /// Compare policies over random draws, as in Tables 3 and 4
+    Scheduling(schedule::SchedulingArguments),
+    /// Regret of learned tables against episodes, bins and levels
+    Learning(schedule::LearningArguments),
+}
+
+/// How output that is data is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// One object on standard output.
+    Json,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Wrong usage or configuration: exit status 2.
+    Usage(String),
+    /// Anything else: exit status 1.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Runs the program.
+pub(crate) fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => {
+            // Help and version: wanted output, not an error.
+            return if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
+        Err(error) => return report(&Failure::Usage(first_line(&error.to_string()))),
+    };
+    let outcome = match cli.command {
+        Command::Schedule(arguments) => schedule::schedule(&arguments),
+        Command::Experiment(Experiment::Scheduling(arguments)) => schedule::experiment(&arguments),
+        Command::Experiment(Experiment::Learning(arguments)) => schedule::learning(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure),
+    }
+}
+
+/// The message of a usage error without the usage text after it.
+fn first_line(text: &str) -> String {
+    let message: Vec<&str> = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
+    let message = message.join(" ");
+    let message = message.trim().trim_start_matches("error:").trim();
+    let message = message.split_once(" For more information").map_or(message, |(before, _)| before);
+    format!("{}; see --help", message.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// One line on standard error, and the status.
+fn report(failure: &Failure) -> ExitCode {
+    let (line, status) = match failure {
+        Failure::Usage(line) => (line.clone(), 2),
+        Failure::Failed(error) => (format!("{error:#}"), 1),
+    };
+    // Nowhere is left to report a failure of standard error itself.
+    let _ = writeln!(std::io::stderr(), "error: {line}");
+    ExitCode::from(status)
+}
+
+/// Writes to standard output; a reader that has gone away is no error of ours.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::from(error).context("cannot write to standard output").into())
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,3 @@
+//! Experiments: one module for each table or figure, from draws to files.
+
+pub(crate) mod scheduling;
