@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use twin_shared::config::ConfigError;
 
-use crate::config;
+use crate::config::{self, LoadError};
 
 /// The resident agent of a board: reports what the board can do, and trains its student when it may.
 #[derive(Debug, Parser)]
@@ -57,7 +57,7 @@ pub fn main() -> ExitCode {
     let Err(error) = done else { return ExitCode::SUCCESS };
     // Standard error may be closed; the exit status says it too.
     let _ = writeln!(io::stderr(), "twin-agent: {error:#}");
-    ExitCode::from(if error.is::<Usage>() || error.is::<ConfigError>() { 2 } else { 1 })
+    ExitCode::from(if error.is::<Usage>() || error.is::<ConfigError>() || error.is::<LoadError>() { 2 } else { 1 })
 }
 
 /// Puts text on standard output; whoever stops reading has seen enough.

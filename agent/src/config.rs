@@ -121,7 +121,40 @@ pub struct Emulate {
     pub downlink: BitsPerSecond,
 }
 
+/// Why a configuration file is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It cannot be read.
+    #[error("cannot read {}: {error}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It can, and is wrong.
+    #[error("{}: {error}", file.display())]
+    Refused {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        error: ConfigError,
+    },
+}
+
 impl Config {
+    /// Reads and checks a configuration file; its relative paths are relative to its folder.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or the first thing that is wrong, with its key.
+    pub fn load(file: &Path) -> Result<Self, LoadError> {
+        let read = |error| LoadError::Read { file: file.to_owned(), error };
+        let refused = |error| LoadError::Refused { file: file.to_owned(), error };
+        let mut raw: Raw = from_toml(&std::fs::read_to_string(file).map_err(read)?).map_err(refused)?;
+        raw.resolve(file.parent().unwrap_or(Path::new("")));
+        raw.try_into().map_err(refused)
+    }
+
     /// Reads and checks a configuration.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The configuration file as it is written; keys left out take the documented default's values.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -15,6 +15,23 @@ pub(super) struct Raw {
     pub(super) telemetry: Telemetry,
     pub(super) guard: Guard,
     pub(super) emulate: Option<Emulate>,
+}
+
+impl Raw {
+    /// Makes the paths absolute, or relative to the same as this folder.
+    pub(super) fn resolve(&mut self, folder: &Path) {
+        for path in [
+            &mut self.device.data_dir,
+            &mut self.credentials.folder,
+            &mut self.dataset.path,
+            &mut self.trainer.program,
+            &mut self.guard.inhibit_file,
+        ] {
+            if !path.as_os_str().is_empty() {
+                *path = folder.join(&*path);
+            }
+        }
+    }
 }
 
 /// A section with its defaults; a test holds them against the documented file.
@@ -56,7 +73,7 @@ pub(super) enum Security {
 }
 
 section!(Credentials {
-    folder: PathBuf = "/etc/twin-agent/credentials".into(),
+    folder: PathBuf = "/etc/twin-agent".into(),
     sealing_key: PathBuf = "sealing.key".into(),
     certificate: PathBuf = "device.crt".into(),
     private_key: PathBuf = "device.key".into(),

@@ -91,6 +91,28 @@ fn a_full_file_is_read() {
 }
 
 #[test]
+fn a_file_s_relative_paths_are_relative_to_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("agent.toml");
+    std::fs::write(&file, "[credentials]\nfolder = '.'\n[device]\ndata_dir = 'data'").expect("written");
+    let config = Config::load(&file).expect("valid");
+    assert_eq!(config.credentials.sealing_key, folder.path().join("./sealing.key"));
+    assert_eq!(config.data_dir, folder.path().join("data"));
+    assert_eq!(config.trainer, Config::parse("").expect("valid").trainer, "absolute paths stay");
+    assert_eq!(config.dataset, None, "no dataset is still none");
+}
+
+#[test]
+fn a_file_that_is_not_taken_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("agent.toml");
+    let named = || Config::load(&file).expect_err("refused").to_string().contains("agent.toml");
+    assert!(named());
+    std::fs::write(&file, "[borker]").expect("written");
+    assert!(named());
+}
+
+#[test]
 fn a_bad_value_is_refused_by_the_name_of_its_key() {
     for (text, key) in [
         ("[device]\nname = 'A'", "`device.name`"),

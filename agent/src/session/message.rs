@@ -1,0 +1,209 @@
+//! What a session is told, what it wants done, and what it must not forget.
+
+use serde::{Deserialize, Serialize};
+use twin_shared::id::{BlobHash, BootId, JobId, RoundId};
+use twin_shared::pipe::{Event, Ticket};
+use twin_shared::wire::{
+    Assignment, BoardState, Capabilities, Command, DatasetOffer, HostState, Purpose, Refusal, Reply, TrainedEpoch,
+    TwinDocument,
+};
+
+use crate::guard::Permit;
+
+/// What the board says of itself, fixed for the agent's life.
+#[derive(Debug, Clone, PartialEq)]
+pub struct About {
+    /// The agent's version.
+    pub agent: heapless::String<24>,
+    /// What the board can do.
+    pub capabilities: Capabilities,
+    /// Its dataset, and the blob that holds it.
+    pub dataset: Option<(DatasetOffer, BlobHash)>,
+    /// The share of time that an emulated board's trainer really works, in (0, 1]; 1 on a real one.
+    pub duty: f64,
+}
+
+/// What must survive a restart. Whatever is wanted by an [`Output`] after [`Output::Persist`] stands on it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// The newest life of the host that was seen.
+    pub host_epoch: u64,
+    /// The last epoch that was trained here.
+    pub trained: Option<TrainedHere>,
+    /// The last twin document that was answered, as it was answered.
+    pub reported: Option<TwinDocument>,
+    /// States that host and board held alike, newest last.
+    pub confirmed: heapless::Vec<BlobHash, 3>,
+}
+
+/// An epoch trained here, and what it started from.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TrainedHere {
+    /// The state before.
+    pub base: BlobHash,
+    /// The rest.
+    pub epoch: TrainedEpoch,
+}
+
+/// What a session is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// The broker has taken the subscription of a new connection.
+    Connected {
+        /// The connection's birth.
+        sequence: u64,
+    },
+    /// The connection is gone.
+    Disconnected,
+    /// The host's retained state document, of this boot of the host.
+    Host {
+        /// The document.
+        state: HostState,
+        /// Who sealed it.
+        boot: BootId,
+    },
+    /// The twin document.
+    Desired(TwinDocument),
+    /// An order.
+    Command(Command),
+    /// A blob that [`super::Session::limit`] allowed is whole on disk, from now on or again.
+    Received {
+        /// Its name.
+        blob: BlobHash,
+        /// What it is for.
+        purpose: Purpose,
+    },
+    /// The host holds a blob of ours.
+    Sent {
+        /// What it is for.
+        purpose: Purpose,
+    },
+    /// A blob of ours will not reach the host.
+    NotSent {
+        /// What it is for.
+        purpose: Purpose,
+        /// Why.
+        why: Refusal,
+    },
+    /// Answers [`Output::Look`].
+    Found {
+        /// The blob.
+        blob: BlobHash,
+        /// Whether it is whole on disk.
+        held: bool,
+    },
+    /// Answers [`Output::Rehash`].
+    Hashed {
+        /// The document.
+        document: TwinDocument,
+        /// What was computed from the file of its state; `None` where there is no such file.
+        found: Option<BlobHash>,
+    },
+    /// Answers [`Output::Keep`].
+    Kept {
+        /// The job.
+        ticket: Ticket,
+        /// The hash of the state file, or what the disk said.
+        state: Result<BlobHash, String>,
+    },
+    /// The disk refused what an output wanted.
+    StorageFailed(String),
+    /// The guard's word.
+    Permit(Permit),
+    /// The trainer speaks.
+    Trainer(Event),
+    /// The trainer cannot be started.
+    NoTrainer(String),
+    /// The trainer has ended by itself.
+    TrainerDied(String),
+    /// Time has passed.
+    Tick,
+}
+
+/// What a session wants done, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Write this down for good before going on.
+    Persist(Memory),
+    /// From now on messages come from this boot of the host.
+    Adopt(BootId),
+    /// Publish.
+    Publish(Message),
+    /// Offer a blob to the host.
+    Send {
+        /// The blob.
+        blob: BlobHash,
+        /// What it is for.
+        purpose: Purpose,
+    },
+    /// Give up every transfer of a student, base or labels but those of this epoch.
+    Abandon {
+        /// The epoch that goes on, if any.
+        but: Option<(JobId, RoundId)>,
+    },
+    /// Is this blob on disk?
+    Look(BlobHash),
+    /// Hash the file of this document's state.
+    Rehash(TwinDocument),
+    /// Make room for this epoch's files and remove those of others, but the momentum of the epoch before.
+    Prepare {
+        /// The job.
+        job: JobId,
+        /// The epoch.
+        round: RoundId,
+    },
+    /// Put a block of labels where the trainer looks for it.
+    PlaceLabels {
+        /// The job.
+        job: JobId,
+        /// The epoch.
+        round: RoundId,
+        /// Which block.
+        index: u32,
+        /// The blob.
+        blob: BlobHash,
+    },
+    /// Submit the epoch to the trainer, starting it where it is not running.
+    Submit {
+        /// The job's name at the trainer.
+        ticket: Ticket,
+        /// The epoch.
+        assignment: Box<Assignment>,
+        /// Whether the momentum of the epoch before goes on.
+        momentum: bool,
+    },
+    /// Grant the trainer one step.
+    Grant(Ticket),
+    /// Tell the trainer to forget the job.
+    Cancel(Ticket),
+    /// Take the trained state in.
+    Keep {
+        /// The job's name at the trainer.
+        ticket: Ticket,
+        /// The job.
+        job: JobId,
+        /// The epoch.
+        round: RoundId,
+    },
+    /// Ask the trainer to end: it has had nothing to do for a while.
+    StopTrainer,
+    /// End the trainer: it hangs.
+    KillTrainer,
+    /// Send at most this fast, bits a second; 0 is as fast as the board's link goes.
+    Pace(u64),
+    /// Remove every blob but these, and partial files of a day ago.
+    Collect(Vec<BlobHash>),
+    /// Tell the operator.
+    Warn(String),
+}
+
+/// What is published beside blobs and telemetry.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// The birth.
+    State(BoardState),
+    /// The twin document as it is here.
+    Reported(TwinDocument),
+    /// How far a command is.
+    Reply(Reply),
+}

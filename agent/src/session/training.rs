@@ -1,0 +1,254 @@
+//! An epoch on the board: when the trainer gets it, when it may step, and what becomes of its result.
+
+use std::time::Duration;
+
+use twin_shared::id::BlobHash;
+use twin_shared::pipe::{Event, Outcome, Ticket};
+use twin_shared::wire::{FailureCode, Purpose, Status, TrainedEpoch};
+
+use super::message::{Output, TrainedHere};
+use super::work::{Keeping, Receiving, Stage, Stepping, Training, Turn, Work};
+use super::{Process, Session};
+use crate::guard::Permit;
+
+/// A trainer that is silent for so long hangs.
+const STALL: Duration = Duration::from_secs(600);
+
+/// A trainer without work is kept so long for the next epoch.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Progress is told at most this often.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Longest rest between two steps, whatever a trainer says that the step took.
+const LONGEST_REST: Duration = Duration::from_secs(3600);
+
+impl Session {
+    /// When [`Session::handle`] wants an [`Input::Tick`](super::Input::Tick) at the latest.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Duration> {
+        let idle = match self.process {
+            Process::Idle { since } => Some(since + IDLE),
+            Process::Absent | Process::Busy => None,
+        };
+        let work = match &self.work {
+            Work::Training(Training { stage: Stage::Preparing { since }, .. }) => Some(*since + STALL),
+            Work::Training(Training { stage: Stage::Stepping(Stepping { turn, .. }), .. }) => match (*turn, self.permit) {
+                (Turn::Trainer { since }, _) => Some(since + STALL),
+                (Turn::Ours { not_before, starving: None }, Permit::Train { .. }) => Some(not_before),
+                // A block of labels, or the guard's word, comes as an input.
+                (Turn::Ours { .. }, _) => None,
+            },
+            Work::Idle | Work::Awaiting(_) | Work::Receiving(_) | Work::Keeping(_) | Work::Uploading(_) => None,
+        };
+        [idle, work].into_iter().flatten().min()
+    }
+
+    /// Does what has become possible.
+    pub(super) fn pump(&mut self, now: Duration, out: &mut Vec<Output>) {
+        self.submit(now, out);
+        self.grant(now, out);
+        self.watch(now, out);
+        if let Process::Idle { since } = self.process
+            && now >= since + IDLE
+        {
+            self.process = Process::Absent;
+            out.push(Output::StopTrainer);
+        }
+    }
+
+    /// Base and first labels are there: the trainer's turn.
+    fn submit(&mut self, now: Duration, out: &mut Vec<Output>) {
+        let Work::Receiving(Receiving { epoch, has_base: true, blocks }) = &self.work else { return };
+        if !epoch.covers(blocks.contiguous(), 0) {
+            return;
+        }
+        let (epoch, blocks) = (*epoch, blocks.clone());
+        let assignment = epoch.assignment;
+        let momentum = self.memory.trained.is_some_and(|trained| {
+            let before = trained.epoch;
+            before.job == assignment.job
+                && before.round.0.checked_add(1) == Some(assignment.round.0)
+                && before.state == assignment.base
+        });
+        let ticket = self.ticket();
+        self.process = Process::Busy;
+        self.work = Work::Training(Training { epoch, blocks, ticket, stage: Stage::Preparing { since: now } });
+        out.push(Output::Submit { ticket, assignment: Box::new(assignment), momentum });
+    }
+
+    /// One step at a time, if it is our turn, the guard agrees, the rest is over and the labels are there.
+    fn grant(&mut self, now: Duration, out: &mut Vec<Output>) {
+        let permitted = matches!(self.permit, Permit::Train { .. });
+        let Work::Training(Training { epoch, blocks, ticket, stage: Stage::Stepping(stepping) }) = &mut self.work else {
+            return;
+        };
+        let Turn::Ours { not_before, starving } = &mut stepping.turn else { return };
+        if stepping.done >= stepping.steps {
+            return;
+        }
+        let covered = epoch.covers(blocks.contiguous(), stepping.done);
+        // Hunger ends with the labels, or with the wish.
+        if let Some(since) = starving.take_if(|_| covered || !permitted) {
+            stepping.starved += now.saturating_sub(since);
+        }
+        if !permitted || now < *not_before {
+            return;
+        }
+        if covered {
+            stepping.begun.get_or_insert(now);
+            stepping.turn = Turn::Trainer { since: now };
+            out.push(Output::Grant(*ticket));
+        } else {
+            starving.get_or_insert(now);
+        }
+    }
+
+    /// Ends a trainer that hangs.
+    fn watch(&mut self, now: Duration, out: &mut Vec<Output>) {
+        let Work::Training(training) = &self.work else { return };
+        let since = match training.stage {
+            Stage::Preparing { since } => since,
+            Stage::Stepping(Stepping { turn: Turn::Trainer { since }, .. }) => since,
+            Stage::Stepping(Stepping { turn: Turn::Ours { .. }, .. }) => return,
+        };
+        if now >= since + STALL {
+            out.push(Output::KillTrainer);
+            let message = format!("the trainer said nothing for {} s and was ended", STALL.as_secs());
+            self.on_trainer_died(now, &message, out);
+        }
+    }
+
+    pub(super) fn on_trainer_died(&mut self, now: Duration, message: &str, out: &mut Vec<Output>) {
+        if matches!(self.work, Work::Training(_)) {
+            // Nobody is left who could be told to cancel.
+            let command = self.work.epoch().map(|epoch| epoch.command);
+            self.work = Work::Idle;
+            if let Some(command) = command {
+                self.reply(command, super::failed(FailureCode::TrainerDied, message), out);
+            }
+        }
+        self.process = Process::Absent;
+        let _ = now;
+        out.push(Output::Warn(format!("trainer: {message}")));
+    }
+
+    pub(super) fn on_trainer(&mut self, now: Duration, event: Event, out: &mut Vec<Output>) {
+        let Work::Training(training) = &mut self.work else { return };
+        let ours = training.ticket;
+        match event {
+            Event::Accepted { ticket, steps } if ticket == ours => {
+                training.stage = Stage::Stepping(Stepping::new(steps, now));
+            }
+            Event::Stepped { ticket, step, seconds, .. } if ticket == ours => self.on_stepped(now, step, seconds, out),
+            Event::Done { ticket, outcome } if ticket == ours => self.on_done(now, outcome, out),
+            Event::Failed { ticket, message } if ticket == ours => {
+                self.process = Process::Idle { since: now };
+                let command = training.epoch.command;
+                self.work = Work::Idle;
+                self.reply(command, super::failed(FailureCode::TrainerFailed, &message), out);
+            }
+            // Of a job that was given up, or of another kind.
+            Event::Accepted { .. }
+            | Event::Stepped { .. }
+            | Event::Done { .. }
+            | Event::Failed { .. }
+            | Event::Ready { .. }
+            | Event::Block { .. } => {}
+        }
+    }
+
+    fn on_stepped(&mut self, now: Duration, step: u32, seconds: f64, out: &mut Vec<Output>) {
+        let duty = match self.permit {
+            Permit::Train { duty } => duty,
+            Permit::Wait(_) => 1.0,
+        } * self.about.duty;
+        let Work::Training(Training { epoch, stage: Stage::Stepping(stepping), .. }) = &mut self.work else { return };
+        let rest = Duration::try_from_secs_f64(seconds * (1.0 / duty - 1.0)).unwrap_or_default().min(LONGEST_REST);
+        stepping.done = step.min(stepping.steps);
+        stepping.turn = if stepping.done < stepping.steps {
+            Turn::Ours { not_before: now + rest, starving: None }
+        } else {
+            // The trainer writes the state.
+            Turn::Trainer { since: now }
+        };
+        let status = Status::Running { step: stepping.done, steps: stepping.steps };
+        let command = epoch.command;
+        if now >= self.last_progress + PROGRESS {
+            self.last_progress = now;
+            self.reply(command, status, out);
+        }
+    }
+
+    fn on_done(&mut self, now: Duration, outcome: Outcome, out: &mut Vec<Output>) {
+        let Work::Training(Training { epoch, ticket, stage, .. }) = self.work else { return };
+        self.process = Process::Idle { since: now };
+        let (begun, starved) = match stage {
+            Stage::Preparing { .. } => (None, Duration::ZERO),
+            Stage::Stepping(stepping) => (stepping.begun, stepping.starved),
+        };
+        let training = begun.map_or(Duration::ZERO, |begun| now.saturating_sub(begun));
+        match outcome {
+            Outcome::Student { hash, loss, samples, .. } => {
+                self.work = Work::Keeping(Keeping { epoch, ticket, state: hash, loss, samples, training, starved });
+                out.push(Output::Keep { ticket, job: epoch.job(), round: epoch.round() });
+            }
+            Outcome::Weights { .. }
+            | Outcome::Labels { .. }
+            | Outcome::Evaluation(_)
+            | Outcome::Counts { .. }
+            | Outcome::Calibration { .. } => {
+                self.fail(now, FailureCode::TrainerFailed, "the trainer answered another job than an epoch", out);
+            }
+        }
+    }
+
+    /// The state file is among the blobs: from now on this epoch is trained, whatever happens.
+    pub(super) fn on_kept(
+        &mut self,
+        now: Duration,
+        ticket: Ticket,
+        state: Result<BlobHash, String>,
+        out: &mut Vec<Output>,
+    ) {
+        let Work::Keeping(keeping) = self.work else { return };
+        if keeping.ticket != ticket {
+            return;
+        }
+        match state {
+            Ok(found) if found == keeping.state => {}
+            Ok(found) => {
+                let message = format!("the trainer wrote {found:.12} and said {:.12}", keeping.state);
+                return self.fail(now, FailureCode::Storage, &message, out);
+            }
+            Err(message) => return self.fail(now, FailureCode::Storage, &message, out),
+        }
+        let epoch = keeping.epoch;
+        let trained = TrainedHere {
+            base: epoch.assignment.base,
+            epoch: TrainedEpoch {
+                job: epoch.job(),
+                round: epoch.round(),
+                state: keeping.state,
+                samples: keeping.samples,
+                loss: keeping.loss,
+                training_ms: milliseconds(keeping.training),
+                starved_ms: milliseconds(keeping.starved),
+            },
+        };
+        self.memory.trained = Some(trained);
+        out.push(Output::Persist(self.memory.clone()));
+        self.work = Work::Uploading(epoch);
+        self.reply(epoch.command, Status::Trained(trained.epoch), out);
+        self.send_state(&trained, out);
+    }
+
+    pub(super) fn send_state(&self, trained: &TrainedHere, out: &mut Vec<Output>) {
+        let TrainedEpoch { job, round, state, .. } = trained.epoch;
+        out.push(Output::Send { blob: state, purpose: Purpose::Student { job, round } });
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
