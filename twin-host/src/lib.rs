@@ -1,4 +1,17 @@
 //! The twin host: broker, twins, scheduler, training, experiments.
+#![forbid(unsafe_code)]
 
 pub mod broker;
+pub mod calibration;
+mod cli;
+pub mod config;
+pub mod decide;
 pub mod enroll;
+mod experiment;
+mod link;
+pub mod serve;
+pub mod store;
+pub mod train;
+
+pub use cli::run;
+pub use link::LinkCounts;

@@ -1,9 +1,6 @@
 //! The twin host's program.
 #![forbid(unsafe_code)]
 
-mod cli;
-mod experiment;
-
 fn main() -> std::process::ExitCode {
-    cli::run()
+    twin_host::run()
 }

@@ -4,8 +4,10 @@
 //! knows the [`Broker`] trait and the [`Inbox`] only. Topics are built and parsed by
 //! [`twin_shared::wire`], nowhere else; filters by [`filter`].
 
+pub mod acl;
 pub mod credentials;
 pub mod embedded;
+pub mod external;
 pub mod filter;
 
 use bytes::Bytes;
@@ -49,6 +51,8 @@ pub struct Inbound {
 enum Receipt {
     /// The embedded broker's connection waits to acknowledge.
     Embedded(oneshot::Sender<()>),
+    /// The external broker does; `early`: from the moment at which the reader has the message.
+    External { acknowledgement: external::Acknowledgement, early: bool },
 }
 
 impl Inbound {
@@ -61,7 +65,19 @@ impl Inbound {
                 // The connection may have ended meanwhile: then the board sends again, which is harmless.
                 let _ = connection.send(());
             }
+            Some(Receipt::External { acknowledgement, .. }) => acknowledgement.give(),
             None => {}
+        }
+    }
+
+    /// The reader has it.
+    fn taken(self) -> Self {
+        match self.receipt {
+            Some(Receipt::External { acknowledgement, early: true }) => {
+                acknowledgement.give();
+                Self { receipt: None, ..self }
+            }
+            Some(Receipt::External { early: false, .. } | Receipt::Embedded(_)) | None => self,
         }
     }
 }
@@ -73,7 +89,7 @@ pub struct Inbox(mpsc::Receiver<Inbound>);
 impl Inbox {
     /// The next message; None once the broker is shut down and all has been read.
     pub async fn recv(&mut self) -> Option<Inbound> {
-        self.0.recv().await
+        self.0.recv().await.map(Inbound::taken)
     }
 }
 

@@ -1,0 +1,268 @@
+//! The host's configuration: what the file says, checked once, in types that cannot hold a bad value.
+
+mod job;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use twin_core::scheduler::policy::PolicyKind;
+use twin_core::scheduler::{Accuracy, Weights};
+use twin_shared::config::{ConfigError, from_toml};
+use twin_shared::model::Architecture;
+use twin_shared::units::{Gigahertz, Hertz};
+
+pub use job::{Job, Student, Teacher};
+
+use crate::train::TrainerConfig;
+
+/// The documented default configuration, as `twin-host config default` prints it.
+pub const DEFAULT: &str = include_str!("../config/default.toml");
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where twins, jobs and keys are kept.
+    pub data_dir: PathBuf,
+    /// The plain listener.
+    pub plain: Option<SocketAddr>,
+    /// The listener with TLS.
+    pub tls: Option<SocketAddr>,
+    /// Names in the host's certificate.
+    pub names: Vec<String>,
+    /// Whether a plain listener may be reached from other machines.
+    pub plain_beyond_loopback: bool,
+    /// The trainer of students and labels.
+    pub trainer: TrainerConfig,
+    /// Threads of the teacher's trainer.
+    pub teacher_threads: u32,
+    /// How students, sites and shares are decided.
+    pub scheduler: SchedulerConfig,
+}
+
+/// How students, sites and shares are decided.
+#[derive(Debug, Clone)]
+pub struct SchedulerConfig {
+    /// The policy.
+    pub policy: PolicyKind,
+    /// f_ser.
+    pub frequency: Gigahertz,
+    /// b_max.
+    pub bandwidth: Hertz,
+    /// Sites are decided again this often.
+    pub decide_every: Duration,
+    /// Relative gain for which a site changes.
+    pub hysteresis: f64,
+    /// Episodes of a table's training.
+    pub episodes: u64,
+    /// Seed of a table's training.
+    pub seed: u64,
+    /// α, β, δ, η.
+    pub weights: Weights,
+    /// The students to choose from, with what is expected of them.
+    pub models: Vec<(Architecture, Accuracy)>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Raw {
+    data_dir: PathBuf,
+    broker: RawBroker,
+    trainer: RawTrainer,
+    scheduler: RawScheduler,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawBroker {
+    plain: String,
+    tls: String,
+    names: Vec<String>,
+    dangerously_plain_beyond_loopback: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawTrainer {
+    program: PathBuf,
+    device: String,
+    threads: u32,
+    teacher_threads: u32,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawScheduler {
+    policy: String,
+    frequency_ghz: f64,
+    bandwidth_hz: f64,
+    decide_every_s: u64,
+    hysteresis: f64,
+    episodes: u64,
+    seed: u64,
+    weights: RawWeights,
+    models: Vec<RawModel>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawWeights {
+    delay: f64,
+    compute: f64,
+    bandwidth: f64,
+    accuracy_own: f64,
+    accuracy_avg: f64,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawModel {
+    name: String,
+    accuracy_own: f64,
+    accuracy_avg: f64,
+}
+
+impl Config {
+    /// Reads and checks a configuration. Keys that are left out take the documented defaults.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its key.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let syntax = |error: toml::de::Error| ConfigError::Syntax(error.to_string().trim_end().to_owned());
+        let mut whole: toml::Table = DEFAULT.parse().map_err(syntax)?;
+        overlay(&mut whole, text.parse().map_err(syntax)?);
+        from_toml::<Raw>(&whole.to_string())?.try_into()
+    }
+}
+
+/// Puts the user's keys over the defaults, section by section.
+fn overlay(whole: &mut toml::Table, given: toml::Table) {
+    for (key, value) in given {
+        match (whole.get_mut(&key), value) {
+            (Some(toml::Value::Table(section)), toml::Value::Table(given)) => overlay(section, given),
+            (_, value) => drop(whole.insert(key, value)),
+        }
+    }
+}
+
+impl TryFrom<Raw> for Config {
+    type Error = ConfigError;
+
+    fn try_from(raw: Raw) -> Result<Self, ConfigError> {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+        let threads = |asked: u32| if asked == 0 { cores } else { asked };
+        if !["auto", "cpu"].contains(&raw.trainer.device.as_str()) && !raw.trainer.device.starts_with("cuda:") {
+            return Err(ConfigError::value("trainer.device", "must be auto, cpu or cuda:0"));
+        }
+        let plain = listener("broker.plain", &raw.broker.plain)?;
+        let beyond = plain.is_some_and(|address| !address.ip().is_loopback());
+        if beyond && !raw.broker.dangerously_plain_beyond_loopback {
+            let problem = "a listener without TLS beyond this machine; use broker.tls, or set \
+                           broker.dangerously_plain_beyond_loopback = true";
+            return Err(ConfigError::value("broker.plain", problem));
+        }
+        let trainer = TrainerConfig {
+            program: raw.trainer.program,
+            threads: threads(raw.trainer.threads),
+            device: raw.trainer.device,
+        };
+        Ok(Self {
+            data_dir: raw.data_dir,
+            plain,
+            tls: listener("broker.tls", &raw.broker.tls)?,
+            names: raw.broker.names,
+            plain_beyond_loopback: raw.broker.dangerously_plain_beyond_loopback,
+            teacher_threads: threads(raw.trainer.teacher_threads),
+            scheduler: scheduler(raw.scheduler, trainer.threads)?,
+            trainer,
+        })
+    }
+}
+
+fn listener(key: &str, text: &str) -> Result<Option<SocketAddr>, ConfigError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| ConfigError::value(key, "must be like \"127.0.0.1:1883\", or empty"))
+}
+
+fn scheduler(raw: RawScheduler, threads: u32) -> Result<SchedulerConfig, ConfigError> {
+    let within = |key: &str, value: f64, low: f64, high: f64| {
+        if (low..=high).contains(&value) {
+            Ok(value)
+        } else {
+            Err(ConfigError::value(format!("scheduler.{key}"), format!("must be {low} to {high}")))
+        }
+    };
+    let frequency = match within("frequency_ghz", raw.frequency_ghz, 0.0, 1e6)? {
+        0.0 => processor_ghz() * f64::from(threads),
+        given => given,
+    };
+    let models = raw.models.iter().enumerate().map(|(k, model)| {
+        let key = |name: &str| format!("models[{k}].{name}");
+        let architecture =
+            model.name.parse().map_err(|error| ConfigError::value(format!("scheduler.{}", key("name")), error))?;
+        let own = within(&key("accuracy_own"), model.accuracy_own, 0.0, 1.0)?;
+        let avg = within(&key("accuracy_avg"), model.accuracy_avg, 0.0, 1.0)?;
+        Ok((architecture, Accuracy { own, avg }))
+    });
+    let models = models.collect::<Result<Vec<_>, ConfigError>>()?;
+    if models.is_empty() {
+        return Err(ConfigError::value("scheduler.models", "must name at least one student"));
+    }
+    Ok(SchedulerConfig {
+        policy: raw.policy.parse().map_err(|error| ConfigError::value("scheduler.policy", error))?,
+        frequency: Gigahertz(frequency),
+        bandwidth: Hertz(within("bandwidth_hz", raw.bandwidth_hz, 1.0, 1e12)?),
+        decide_every: Duration::from_secs(raw.decide_every_s.clamp(1, 86_400)),
+        hysteresis: within("hysteresis", raw.hysteresis, 0.0, 1.0)?,
+        episodes: raw.episodes.clamp(100, 10_000_000),
+        seed: raw.seed,
+        weights: Weights {
+            delay: within("weights.delay", raw.weights.delay, 1e-12, 1e12)?,
+            compute: within("weights.compute", raw.weights.compute, 0.0, 1e12)?,
+            bandwidth: within("weights.bandwidth", raw.weights.bandwidth, 0.0, 1e12)?,
+            accuracy_own: within("weights.accuracy_own", raw.weights.accuracy_own, 0.0, 1e12)?,
+            accuracy_avg: within("weights.accuracy_avg", raw.weights.accuracy_avg, 0.0, 1e12)?,
+        },
+        models,
+    })
+}
+
+/// The processor's highest frequency as the kernel says it; 2 GHz where it does not.
+fn processor_ghz() -> f64 {
+    let khz = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq");
+    let from_sysfs = khz.ok().and_then(|text| text.trim().parse::<f64>().ok()).map(|khz| khz / 1e6);
+    from_sysfs.filter(|ghz| (0.1..100.0).contains(ghz)).unwrap_or(2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_defaults_are_a_configuration() {
+        let config = Config::parse("").expect("the defaults are valid");
+        assert_eq!(config.scheduler.models.len(), 4);
+        assert!(config.tls.is_none() && config.plain.is_some_and(|address| address.ip().is_loopback()));
+    }
+
+    #[test]
+    fn a_key_given_changes_that_key_alone() {
+        let config = Config::parse("[scheduler]\nbandwidth_hz = 2e6").expect("valid");
+        assert_eq!(config.scheduler.bandwidth, Hertz(2e6));
+        assert_eq!(config.scheduler.policy, PolicyKind::QLearning);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, named) in [
+            ("[scheduler]\nbandwith_hz = 1.0", "bandwith_hz"),
+            ("[scheduler]\npolicy = \"guess\"", "scheduler.policy"),
+            ("[broker]\nplain = \"0.0.0.0:1883\"", "broker.plain"),
+            ("[broker]\nplain = \"nowhere\"", "broker.plain"),
+            ("[trainer]\ndevice = \"tpu\"", "trainer.device"),
+            ("[[scheduler.models]]\nname = \"resnet50\"\naccuracy_own = 0.5\naccuracy_avg = 0.5", "models[0].name"),
+            ("data_dir = 5", "data_dir"),
+            ("not toml", ""),
+        ] {
+            let error = Config::parse(text).expect_err(text).to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+    }
+}

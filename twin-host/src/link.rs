@@ -1,0 +1,431 @@
+//! The host's end of one board's channels: a task that opens what the board sends, carries blobs both ways, and
+//! passes on to the coordinator only what it means. What one board sends can disturb nobody else.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use twin_core::coordinator::BoardInput;
+use twin_data::blobs::{BlobError, Blobs};
+use twin_shared::id::{BlobHash, BootId, DeviceId, RoundId};
+use twin_shared::model::Site;
+use twin_shared::pacing::TokenBucket;
+use twin_shared::transfer::{Exchange, OnDisk, Output, chunk_for};
+use twin_shared::units::BitsPerSecond;
+use twin_shared::wire::seal::{DeviceKey, Opener, SealError, Sealer};
+use twin_shared::wire::telemetry::Telemetry;
+use twin_shared::wire::{
+    BlobAck, BlobMessage, BoardState, Channel, Command, Direction, HostState, LogLine, MAX_CHUNK, Manifest, Nonce,
+    Order, Purpose, Refusal, Reply, Topic, TwinDocument, WIRE_VERSIONS, codec,
+};
+
+use crate::broker::{Broker, Inbound, Outbound};
+
+/// Largest dataset and student state that are taken from a board, bytes.
+const MAX_DATASET: u64 = 8 << 30;
+const MAX_STATE: u64 = 512 << 20;
+
+/// What the coordinator wants of a board.
+#[derive(Debug)]
+pub(crate) enum LinkOrder {
+    /// A command.
+    Command(Order),
+    /// The twin document; its state is hashed afresh from disk.
+    Desired(TwinDocument),
+    /// A blob of the device's own.
+    Send(BlobHash, Purpose),
+    /// Blobs of this epoch and those before are no longer wanted.
+    Forget(RoundId),
+    /// The rate of the downlink.
+    Pace(BitsPerSecond),
+    /// Say that the host stops.
+    Farewell,
+}
+
+/// What was refused or went wrong, by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct LinkCounts {
+    /// Payloads that are no envelope, of a foreign version or channel, too long, or no message inside.
+    pub malformed: u64,
+    /// Payloads whose seal does not fit.
+    pub forged: u64,
+    /// Payloads seen before, or of an earlier boot.
+    pub replayed: u64,
+    /// Payload bytes from the board.
+    pub bytes_up: u64,
+    /// Payload bytes to the board.
+    pub bytes_down: u64,
+}
+
+/// What a link needs from outside.
+pub(crate) struct LinkParts {
+    pub(crate) device: DeviceId,
+    pub(crate) key: DeviceKey,
+    pub(crate) blobs: Blobs,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) boot: BootId,
+    /// The host's count of starts.
+    pub(crate) epoch: u64,
+    pub(crate) started: Instant,
+    pub(crate) up: mpsc::Sender<(DeviceId, BoardInput)>,
+}
+
+/// One board's link.
+pub(crate) struct Link {
+    parts: LinkParts,
+    sealer: Sealer,
+    opener: Opener,
+    exchange: Exchange,
+    bucket: TokenBucket,
+    rate: BitsPerSecond,
+    /// Birth counter of the newest birth; an older one is a leftover.
+    birth: u64,
+    commands: u64,
+    expected: BTreeSet<Purpose>,
+    counts: LinkCounts,
+    buffer: Vec<u8>,
+}
+
+impl Link {
+    pub(crate) fn new(parts: LinkParts) -> Self {
+        let rate = BitsPerSecond(100e6);
+        Self {
+            sealer: Sealer::new(&parts.key, Direction::Down, parts.boot),
+            opener: Opener::new(parts.key.clone(), Direction::Up),
+            exchange: Exchange::default(),
+            bucket: TokenBucket::new(rate, burst(rate), parts.started.elapsed()),
+            rate,
+            birth: 0,
+            commands: 0,
+            expected: BTreeSet::new(),
+            counts: LinkCounts::default(),
+            buffer: vec![0; MAX_CHUNK + 512],
+            parts,
+        }
+    }
+
+    /// Runs until the host stops; returns what was counted.
+    pub(crate) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Inbound>,
+        mut orders: mpsc::UnboundedReceiver<LinkOrder>,
+    ) -> LinkCounts {
+        self.announce(true).await;
+        loop {
+            let paced = self.send_blobs().await;
+            let wake = match (paced, self.exchange.wake_at()) {
+                (Some(wait), _) => wait,
+                (None, Some(at)) => at.saturating_sub(self.now()).max(Duration::from_millis(1)),
+                (None, None) => Duration::from_secs(3600),
+            };
+            tokio::select! {
+                inbound = inbox.recv() => match inbound {
+                    Some(inbound) => self.on_inbound(inbound).await,
+                    None => return self.counts,
+                },
+                order = orders.recv() => match order {
+                    Some(LinkOrder::Farewell) | None => {
+                        self.announce(false).await;
+                        return self.counts;
+                    }
+                    Some(order) => self.on_order(order).await,
+                },
+                () = tokio::time::sleep(wake.min(Duration::from_secs(3600))) => {}
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.parts.started.elapsed()
+    }
+
+    async fn announce(&mut self, online: bool) {
+        let state = HostState { online, epoch: self.parts.epoch, versions: WIRE_VERSIONS };
+        self.publish(Channel::DnState, &state).await;
+    }
+
+    /// Sends what is due of blobs, as far as the rate allows; the time to wait where it does not.
+    async fn send_blobs(&mut self) -> Option<Duration> {
+        loop {
+            let now = self.now();
+            if self.exchange.wake_at().is_none_or(|at| at > now) {
+                return None;
+            }
+            if let Err(wait) = self.bucket.ready(now) {
+                return Some(wait);
+            }
+            match self.exchange.poll(now) {
+                Some(Output::Offer(manifest)) => {
+                    self.publish(Channel::DnBlob, &BlobMessage::Manifest(manifest)).await;
+                }
+                Some(Output::Chunk { blob, index, offset, length }) => {
+                    match self.parts.blobs.read_chunk(&blob, offset, length) {
+                        Ok(bytes) => {
+                            self.publish(Channel::DnBlob, &BlobMessage::Chunk { blob, index, bytes: &bytes }).await;
+                        }
+                        Err(error) => {
+                            tracing::error!(device = %self.parts.device, %error, "a blob to be sent is unreadable");
+                            self.exchange.cancel(|manifest| manifest.blob == blob);
+                        }
+                    }
+                }
+                Some(Output::Ack(_) | Output::Verify(_) | Output::Sent(_) | Output::Refused(..)) | None => return None,
+            }
+        }
+    }
+
+    async fn on_order(&mut self, order: LinkOrder) {
+        match order {
+            LinkOrder::Command(order) => {
+                match order {
+                    Order::SendDataset(version) => {
+                        self.expected.insert(Purpose::Dataset(version));
+                    }
+                    Order::Assign(assignment) => {
+                        self.expected.retain(|purpose| matches!(purpose, Purpose::Dataset(_)));
+                        if assignment.site == Site::Local {
+                            self.expected.insert(Purpose::Student { job: assignment.job, round: assignment.round });
+                        }
+                    }
+                    Order::Rebirth | Order::Stop(_) => {}
+                }
+                self.commands += 1;
+                let command = Command { id: self.commands, order };
+                self.publish(Channel::DnCommand, &command).await;
+            }
+            LinkOrder::Desired(document) => self.publish(Channel::DnDesired, &document).await,
+            LinkOrder::Send(blob, purpose) => match self.parts.blobs.size(&blob) {
+                Ok(size) => {
+                    let chunk = chunk_for(whole(self.rate.0));
+                    self.exchange.send(Manifest { blob, size, chunk, purpose });
+                }
+                Err(error) => tracing::error!(device = %self.parts.device, %error, "a blob to be sent is missing"),
+            },
+            LinkOrder::Forget(until) => self.exchange.cancel(|manifest| match manifest.purpose {
+                Purpose::Dataset(_) => false,
+                Purpose::Student { round, .. } | Purpose::Base { round, .. } | Purpose::Labels { round, .. } => {
+                    round <= until
+                }
+            }),
+            LinkOrder::Pace(rate) => {
+                let now = self.now();
+                self.rate = rate;
+                self.bucket = TokenBucket::new(rate, burst(rate), now);
+            }
+            LinkOrder::Farewell => {}
+        }
+    }
+
+    async fn on_inbound(&mut self, inbound: Inbound) {
+        self.counts.bytes_up += inbound.payload.len() as u64;
+        let topic = inbound.topic.clone();
+        let mut payload = inbound.payload.to_vec();
+        let handled = match topic.channel {
+            Channel::UpState => self.on_state(&topic, &mut payload).await,
+            Channel::UpReported => self.on_document(&topic, &mut payload).await,
+            _ => self.on_message(&topic, &mut payload).await,
+        };
+        if let Err(error) = handled {
+            match error {
+                SealError::Forged => self.counts.forged += 1,
+                SealError::Replayed(_) | SealError::Boot(_) => self.counts.replayed += 1,
+                SealError::TooLong { .. }
+                | SealError::Malformed
+                | SealError::Version { .. }
+                | SealError::Channel { .. }
+                | SealError::Body(_) => self.counts.malformed += 1,
+            }
+            tracing::warn!(device = %self.parts.device, %topic, %error, "a payload is refused");
+        }
+        inbound.settle();
+    }
+
+    async fn on_state(&mut self, topic: &Topic, payload: &mut [u8]) -> Result<(), SealError> {
+        // An empty retained payload is how a broker forgets: nothing is said.
+        if payload.is_empty() {
+            return Ok(());
+        }
+        let opened = self.opener.open_document(topic, payload)?;
+        let boot = opened.header.boot;
+        let input = match codec::decode::<BoardState>(opened.body)? {
+            BoardState::Online(birth) => {
+                if birth.sequence < self.birth {
+                    return Err(SealError::Boot(boot));
+                }
+                self.birth = birth.sequence;
+                self.opener.adopt(boot);
+                self.exchange.reconnect();
+                BoardInput::Online(birth)
+            }
+            BoardState::Offline { sequence } => BoardInput::Offline { sequence },
+        };
+        self.tell(input).await;
+        Ok(())
+    }
+
+    async fn on_document(&mut self, topic: &Topic, payload: &mut [u8]) -> Result<(), SealError> {
+        let opened = self.opener.open_document(topic, payload)?;
+        let document = codec::decode::<TwinDocument>(opened.body)?;
+        self.tell(BoardInput::Reported(document)).await;
+        Ok(())
+    }
+
+    async fn on_message(&mut self, topic: &Topic, payload: &mut [u8]) -> Result<(), SealError> {
+        let opened = match self.opener.open(topic, payload) {
+            Ok(opened) => opened,
+            Err(SealError::Boot(boot)) if self.opener.boot().is_none() => {
+                // The host has restarted and this board's birth has not come (again): ask for it.
+                self.on_order(LinkOrder::Command(Order::Rebirth)).await;
+                return Err(SealError::Boot(boot));
+            }
+            Err(error) => return Err(error),
+        };
+        match topic.channel {
+            Channel::UpTelemetry => {
+                let sample = codec::decode::<Telemetry>(opened.body)?;
+                self.tell(BoardInput::Telemetry(sample)).await;
+            }
+            Channel::UpPing => {
+                let nonce = codec::decode::<Nonce>(opened.body)?;
+                self.publish(Channel::DnPong, &nonce).await;
+            }
+            Channel::UpCommand => {
+                let reply = codec::decode::<Reply>(opened.body)?;
+                self.tell(BoardInput::Reply(reply)).await;
+            }
+            Channel::UpLog => {
+                let line = codec::decode::<LogLine>(opened.body)?;
+                tracing::warn!(device = %self.parts.device, level = ?line.level, "{}", line.text.escape_default());
+            }
+            Channel::UpAck => {
+                let ack = codec::decode::<BlobAck>(opened.body)?;
+                let now = self.now();
+                match self.exchange.on_ack(&ack, now) {
+                    Some(Output::Sent(manifest)) => {
+                        self.tell(BoardInput::Sent { purpose: manifest.purpose }).await;
+                    }
+                    Some(Output::Refused(manifest, why)) => {
+                        self.tell(BoardInput::BlobRefused { purpose: manifest.purpose, why }).await;
+                    }
+                    Some(Output::Offer(_) | Output::Chunk { .. } | Output::Ack(_) | Output::Verify(_)) | None => {}
+                }
+            }
+            Channel::UpBlob => {
+                let body = opened.body.to_vec();
+                match codec::decode::<BlobMessage<'_>>(&body)? {
+                    BlobMessage::Manifest(manifest) => self.on_manifest(manifest).await,
+                    BlobMessage::Chunk { blob, index, bytes } => self.on_chunk(blob, index, bytes).await,
+                }
+            }
+            Channel::UpState
+            | Channel::UpReported
+            | Channel::DnState
+            | Channel::DnDesired
+            | Channel::DnPong
+            | Channel::DnCommand
+            | Channel::DnBlob
+            | Channel::DnAck => return Err(SealError::Malformed),
+        }
+        Ok(())
+    }
+
+    async fn on_manifest(&mut self, manifest: Manifest) {
+        let on_disk = self.parts.blobs.on_disk(&manifest);
+        let limit = match manifest.purpose {
+            _ if !self.expected.contains(&manifest.purpose) => Err(Refusal::Unexpected),
+            Purpose::Dataset(_) => Ok(MAX_DATASET),
+            Purpose::Student { .. } => Ok(MAX_STATE),
+            Purpose::Base { .. } | Purpose::Labels { .. } => Err(Refusal::Unexpected),
+        };
+        let wanted = limit.is_ok();
+        let answer = self.exchange.on_manifest(manifest, limit, on_disk);
+        // Held already, and wanted again: the board has not heard of it, and the coordinator may not have either.
+        if wanted && on_disk == OnDisk::Whole {
+            self.arrived(manifest).await;
+        }
+        self.answer(Some(answer)).await;
+    }
+
+    async fn on_chunk(&mut self, blob: BlobHash, index: u32, bytes: &[u8]) {
+        let Some((manifest, offset)) = self.exchange.place(&blob, index, bytes.len()) else {
+            let holding = self.exchange.holding(&blob);
+            return self.answer(holding).await;
+        };
+        if let Err(error) = self.parts.blobs.write_chunk(&manifest, offset, bytes) {
+            tracing::error!(device = %self.parts.device, %error, "a chunk cannot be stored");
+            let refused = self.exchange.verified(&blob, Err(Refusal::Storage));
+            return self.answer(Some(refused)).await;
+        }
+        let next = self.exchange.wrote(&blob, index);
+        self.answer(next).await;
+    }
+
+    /// Publishes an acknowledgement; verifies a blob that is whole first, so that nothing is acknowledged before it
+    /// is stored.
+    async fn answer(&mut self, output: Option<Output>) {
+        let output = match output {
+            Some(Output::Verify(manifest)) => {
+                let verdict = match self.parts.blobs.finish(&manifest) {
+                    Ok(()) => Ok(()),
+                    Err(error) => {
+                        tracing::warn!(device = %self.parts.device, %error, "a blob is refused");
+                        Err(match error {
+                            BlobError::Hash { .. } => Refusal::Hash,
+                            BlobError::Io { .. } => Refusal::Storage,
+                        })
+                    }
+                };
+                if verdict.is_ok() {
+                    self.arrived(manifest).await;
+                }
+                Some(self.exchange.verified(&manifest.blob, verdict))
+            }
+            other => other,
+        };
+        if let Some(Output::Ack(ack)) = output {
+            self.publish(Channel::DnAck, &ack).await;
+        }
+    }
+
+    async fn arrived(&mut self, manifest: Manifest) {
+        self.tell(BoardInput::Received { purpose: manifest.purpose, blob: manifest.blob }).await;
+    }
+
+    async fn tell(&self, input: BoardInput) {
+        // The coordinator is gone only when the host stops.
+        let _ = self.parts.up.send((self.parts.device.clone(), input)).await;
+    }
+
+    async fn publish<T: Serialize>(&mut self, channel: Channel, message: &T) {
+        let topic = Topic { device: self.parts.device.clone(), channel };
+        let time = u64::try_from(self.parts.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let sealed = match self.sealer.seal(&topic, time, message, &mut self.buffer) {
+            Ok(payload) => Bytes::copy_from_slice(payload),
+            Err(error) => {
+                tracing::error!(%topic, %error, "a message cannot be sealed");
+                return;
+            }
+        };
+        self.counts.bytes_down += sealed.len() as u64;
+        if channel == Channel::DnBlob {
+            self.bucket.charge(u32::try_from(sealed.len()).unwrap_or(u32::MAX));
+        }
+        if let Err(error) = self.parts.broker.publish(Outbound { topic, payload: sealed }).await {
+            tracing::warn!(device = %self.parts.device, %error, "the broker did not take a message");
+        }
+    }
+}
+
+/// A tenth of a second of the rate, bytes.
+fn burst(rate: BitsPerSecond) -> u32 {
+    u32::try_from(whole(rate.0 / 80.0)).unwrap_or(u32::MAX)
+}
+
+/// The nearest whole number; what is negative or no number is 0.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
+fn whole(number: f64) -> u64 {
+    number.round() as u64
+}

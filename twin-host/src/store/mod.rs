@@ -1,0 +1,350 @@
+//! Twins on disk: records in SQLite, blobs beside it by their hash.
+//!
+//! ```text
+//! DATA_DIR/twin.sqlite             devices, twins, jobs, epochs
+//! DATA_DIR/twins/DEVICE/blobs/     the device's dataset and student states, private to its twin
+//! DATA_DIR/jobs/JOB/               the teacher and what is being worked on
+//! ```
+//!
+//! A record is committed with `synchronous = FULL` before anything that depends on it is acknowledged.
+
+mod schema;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use twin_core::coordinator::RoundRecord;
+use twin_core::twin::{DatasetCounts, Twin, TwinDataset};
+use twin_data::blobs::{BlobError, Blobs};
+use twin_shared::id::{BlobHash, DatasetVersion, DeviceId, JobId};
+use twin_shared::wire::seal::DeviceKey;
+
+/// The host's memory.
+#[derive(Debug)]
+pub struct Store {
+    records: Connection,
+    root: PathBuf,
+}
+
+/// Why the store could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database refused.
+    #[error("{path}: {error}")]
+    Records {
+        /// The database.
+        path: PathBuf,
+        /// What it said.
+        error: rusqlite::Error,
+    },
+    /// The file system refused.
+    #[error("{path}: {error}")]
+    Files {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+    /// A blob could not be read or written.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The database was written by a later version.
+    #[error("{path} has schema {found}, this program knows up to {known}: use the newer program")]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// No such device.
+    #[error("no device {0} is enrolled; enrolled: {1}")]
+    UnknownDevice(DeviceId, String),
+    /// A value in the database that cannot be.
+    #[error("{path}: {what} is damaged")]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// Which value.
+        what: String,
+    },
+}
+
+/// One enrolled device.
+#[derive(Debug, Clone)]
+pub struct DeviceRecord {
+    /// Its name.
+    pub device: DeviceId,
+    /// Its sealing key.
+    pub key: DeviceKey,
+    /// Whether it is locked out.
+    pub revoked: bool,
+}
+
+/// The latest epoch of a device's student.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StudentRecord {
+    /// The job.
+    pub job: JobId,
+    /// Epochs done, less one.
+    pub round: u32,
+    /// The network's name.
+    pub architecture: String,
+    /// Where the epoch was trained.
+    pub site: String,
+    /// The state.
+    pub state: BlobHash,
+}
+
+impl Store {
+    /// Opens a data directory, making it where it is missing; readable by its owner only.
+    ///
+    /// # Errors
+    /// When it cannot be made or read, or was written by a later version.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let root = root.into();
+        let files = |error| StoreError::Files { path: root.clone(), error };
+        fs::create_dir_all(&root).map_err(files)?;
+        private(&root).map_err(files)?;
+        let path = root.join("twin.sqlite");
+        let refused = |error| StoreError::Records { path: path.clone(), error };
+        let mut records = Connection::open(&path).map_err(refused)?;
+        records.pragma_update(None, "journal_mode", "WAL").map_err(refused)?;
+        records.pragma_update(None, "synchronous", "FULL").map_err(refused)?;
+        records.busy_timeout(std::time::Duration::from_secs(5)).map_err(refused)?;
+        match schema::migrate(&mut records).map_err(refused)? {
+            schema::Migration::Done => Ok(Self { records, root }),
+            schema::Migration::Newer(found) => Err(StoreError::Newer { path, found, known: schema::VERSION }),
+        }
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Counts the host's starts; the new number.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn begin_epoch(&self) -> Result<u64, StoreError> {
+        let sql = "INSERT INTO counter (name, value) VALUES ('epoch', 1)
+                   ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";
+        self.asked(self.records.query_row(sql, [], |row| row.get::<_, i64>(0))).map(i64::unsigned_abs)
+    }
+
+    /// Takes a device in, or gives it a new key.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn enroll(&self, device: &DeviceId, key: &DeviceKey) -> Result<(), StoreError> {
+        let sql = "INSERT INTO device (name, key) VALUES (?1, ?2)
+                   ON CONFLICT (name) DO UPDATE SET key = excluded.key, revoked = 0";
+        self.asked(self.records.execute(sql, params![device.as_str(), key.expose()])).map(drop)
+    }
+
+    /// Locks a device out.
+    ///
+    /// # Errors
+    /// When it is unknown or the database refuses.
+    pub fn revoke(&self, device: &DeviceId) -> Result<(), StoreError> {
+        let sql = "UPDATE device SET revoked = 1 WHERE name = ?1";
+        match self.asked(self.records.execute(sql, [device.as_str()]))? {
+            0 => Err(self.unknown(device)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every device.
+    ///
+    /// # Errors
+    /// When the database refuses or is damaged.
+    pub fn devices(&self) -> Result<Vec<DeviceRecord>, StoreError> {
+        let mut statement = self.asked(self.records.prepare("SELECT name, key, revoked FROM device ORDER BY name"))?;
+        let rows = self.asked(statement.query_map([], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, bool>(2)?))
+        }))?;
+        rows.map(|row| {
+            let (name, key, revoked) = self.asked(row)?;
+            let device = name.parse().map_err(|_| self.damaged(format!("the device name {name:?}")))?;
+            Ok(DeviceRecord { device, key: DeviceKey::new(key), revoked })
+        })
+        .collect()
+    }
+
+    /// One device.
+    ///
+    /// # Errors
+    /// When it is unknown or the database refuses.
+    pub fn device(&self, device: &DeviceId) -> Result<DeviceRecord, StoreError> {
+        self.devices()?.into_iter().find(|known| known.device == *device).ok_or_else(|| self.unknown(device))
+    }
+
+    /// What is known of a device's twin.
+    ///
+    /// # Errors
+    /// When the database refuses or is damaged.
+    pub fn twin(&self, device: &DeviceId) -> Result<Twin, StoreError> {
+        let sql = "SELECT dataset_version, dataset_blob, train, held, labels, document FROM twin WHERE device = ?1";
+        let row = self.records.query_row(sql, [device.as_str()], |row| {
+            let dataset: (Option<[u8; 32]>, Option<[u8; 32]>) = (row.get(0)?, row.get(1)?);
+            let counts: (Option<u32>, Option<u32>, Option<String>) = (row.get(2)?, row.get(3)?, row.get(4)?);
+            Ok((dataset, counts, row.get::<_, i64>(5)?))
+        });
+        let Some((dataset, counts, document)) = self.asked(row.optional())? else { return Ok(Twin::new(None, 0)) };
+        let counts = match counts {
+            (Some(train), Some(held), Some(labels)) => {
+                let labels = serde_json::from_str(&labels)
+                    .map_err(|_| self.damaged(format!("the label counts of {device}")))?;
+                Some(DatasetCounts { train, held, labels })
+            }
+            _ => None,
+        };
+        let dataset = match dataset {
+            (Some(version), Some(blob)) => {
+                Some(TwinDataset { version: DatasetVersion(version), blob: BlobHash(blob), counts })
+            }
+            _ => None,
+        };
+        Ok(Twin::new(dataset, document.unsigned_abs()))
+    }
+
+    /// A twin holds a dataset from now on; counts of an earlier one are forgotten.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn hold_dataset(&self, device: &DeviceId, version: DatasetVersion, blob: BlobHash) -> Result<(), StoreError> {
+        let sql = "INSERT INTO twin (device, dataset_version, dataset_blob) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (device) DO UPDATE SET dataset_version = excluded.dataset_version,
+                   dataset_blob = excluded.dataset_blob, train = NULL, held = NULL, labels = NULL";
+        self.asked(self.records.execute(sql, params![device.as_str(), version.0, blob.0])).map(drop)
+    }
+
+    /// A twin's dataset was counted.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn count_dataset(&self, device: &DeviceId, counts: &DatasetCounts) -> Result<(), StoreError> {
+        let labels = serde_json::to_string(&counts.labels).expect("numbers serialise");
+        let sql = "UPDATE twin SET train = ?2, held = ?3, labels = ?4 WHERE device = ?1";
+        self.asked(self.records.execute(sql, params![device.as_str(), counts.train, counts.held, labels])).map(drop)
+    }
+
+    /// The latest twin document's version: no later document may have it again.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn keep_document(&self, device: &DeviceId, version: u64) -> Result<(), StoreError> {
+        let sql = "INSERT INTO twin (device, document) VALUES (?1, ?2)
+                   ON CONFLICT (device) DO UPDATE SET document = max(document, excluded.document)";
+        let version = i64::try_from(version).unwrap_or(i64::MAX);
+        self.asked(self.records.execute(sql, params![device.as_str(), version])).map(drop)
+    }
+
+    /// A new job; its number.
+    ///
+    /// # Errors
+    /// When the database refuses or the job's directory cannot be made.
+    pub fn begin_job(&self, spec: &str) -> Result<JobId, StoreError> {
+        let sql = "INSERT INTO job (spec) VALUES (?1) RETURNING id";
+        let job = JobId(self.asked(self.records.query_row(sql, [spec], |row| row.get(0)))?);
+        let directory = self.job_directory(job);
+        fs::create_dir_all(&directory).map_err(|error| StoreError::Files { path: directory.clone(), error })?;
+        Ok(job)
+    }
+
+    /// How a job ended.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn end_job(&self, job: JobId, outcome: &str) -> Result<(), StoreError> {
+        let sql = "UPDATE job SET outcome = ?2 WHERE id = ?1";
+        self.asked(self.records.execute(sql, params![job.0, outcome])).map(drop)
+    }
+
+    /// An epoch is done on both sides.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn record_round(&self, job: JobId, record: &RoundRecord) -> Result<(), StoreError> {
+        let sql = "INSERT OR REPLACE INTO round (job, device, round, architecture, site, state, loss, total_s)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let values = params![
+            job.0,
+            record.device.as_str(),
+            record.round.0,
+            record.allotment.architecture.name(),
+            record.site.to_string(),
+            record.state.0,
+            f64::from(record.loss),
+            record.measured.total.0,
+        ];
+        self.asked(self.records.execute(sql, values)).map(drop)
+    }
+
+    /// The latest epoch of a device's student.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn student(&self, device: &DeviceId) -> Result<Option<StudentRecord>, StoreError> {
+        let sql = "SELECT job, round, architecture, site, state FROM round WHERE device = ?1
+                   ORDER BY job DESC, round DESC LIMIT 1";
+        let row = self.records.query_row(sql, [device.as_str()], |row| {
+            Ok(StudentRecord {
+                job: JobId(row.get(0)?),
+                round: row.get(1)?,
+                architecture: row.get(2)?,
+                site: row.get(3)?,
+                state: BlobHash(row.get(4)?),
+            })
+        });
+        self.asked(row.optional())
+    }
+
+    /// A device's own blobs.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn blobs(&self, device: &DeviceId) -> Result<Blobs, StoreError> {
+        Ok(Blobs::open(self.twin_directory(device).join("blobs"))?)
+    }
+
+    /// Where a twin's files lie.
+    #[must_use]
+    pub fn twin_directory(&self, device: &DeviceId) -> PathBuf {
+        self.root.join("twins").join(device.as_str())
+    }
+
+    /// Where a job's files lie.
+    #[must_use]
+    pub fn job_directory(&self, job: JobId) -> PathBuf {
+        self.root.join("jobs").join(job.to_string())
+    }
+
+    fn asked<T>(&self, answer: rusqlite::Result<T>) -> Result<T, StoreError> {
+        answer.map_err(|error| StoreError::Records { path: self.root.join("twin.sqlite"), error })
+    }
+
+    fn damaged(&self, what: String) -> StoreError {
+        StoreError::Damaged { path: self.root.join("twin.sqlite"), what }
+    }
+
+    fn unknown(&self, device: &DeviceId) -> StoreError {
+        let known = self.devices().unwrap_or_default();
+        let names: Vec<&str> = known.iter().map(|record| record.device.as_str()).collect();
+        StoreError::UnknownDevice(device.clone(), if names.is_empty() { "none".into() } else { names.join(", ") })
+    }
+}
+
+/// Keys and datasets are nobody else's business.
+fn private(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
+}
+
+#[cfg(test)]
+mod tests;
