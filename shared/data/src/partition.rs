@@ -159,11 +159,9 @@ fn holders(classes: u16, devices: usize, per_device: Option<u16>, mut draw: Draw
     let mut names: Vec<usize> = (0..count).collect();
     draw.shuffle(&mut names);
     let mut weights = vec![vec![0.0; devices]; count];
-    for device in 0..devices {
+    for (device, offset) in (0..devices).flat_map(|device| (0..each).map(move |offset| (device, offset))) {
         let first = device * count / devices;
-        for offset in 0..each {
-            weights[names[(first + offset) % count]][device] = 1.0;
-        }
+        weights[names[(first + offset) % count]][device] = 1.0;
     }
     Ok(weights)
 }
