@@ -54,10 +54,7 @@ pub enum ConfigError {
 impl ConfigError {
     /// A value that was read but cannot be served.
     pub fn value(at: impl Into<String>, problem: impl fmt::Display) -> Self {
-        Self::Value {
-            at: at.into(),
-            problem: problem.to_string(),
-        }
+        Self::Value { at: at.into(), problem: problem.to_string() }
     }
 
     /// Puts the key before the place that the error has so far.
@@ -69,21 +66,10 @@ impl ConfigError {
         };
         match self {
             Self::Syntax(problem) => Self::Syntax(problem),
-            Self::UnknownKey { at, nearest } => Self::UnknownKey {
-                at: join(at),
-                nearest: nearest.map(join),
-            },
-            Self::UnknownWord {
-                at,
-                found,
-                nearest,
-                known,
-            } => Self::UnknownWord {
-                at: join(at),
-                found,
-                nearest,
-                known,
-            },
+            Self::UnknownKey { at, nearest } => Self::UnknownKey { at: join(at), nearest: nearest.map(join) },
+            Self::UnknownWord { at, found, nearest, known } => {
+                Self::UnknownWord { at: join(at), found, nearest, known }
+            }
             Self::Missing { at } => Self::Missing { at: join(at) },
             Self::Value { at, problem } => Self::Value { at: join(at), problem },
         }
@@ -94,9 +80,7 @@ struct Suggestion<'a>(&'a Option<String>);
 
 impl fmt::Display for Suggestion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .as_ref()
-            .map_or(Ok(()), |nearest| write!(f, ": did you mean `{nearest}`?"))
+        self.0.as_ref().map_or(Ok(()), |nearest| write!(f, ": did you mean `{nearest}`?"))
     }
 }
 
@@ -110,10 +94,7 @@ impl de::Error for ConfigError {
     }
 
     fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
-        Self::UnknownKey {
-            at: field.to_owned(),
-            nearest: nearest(field, known),
-        }
+        Self::UnknownKey { at: field.to_owned(), nearest: nearest(field, known) }
     }
 
     fn unknown_variant(found: &str, known: &'static [&'static str]) -> Self {
@@ -131,9 +112,8 @@ impl de::Error for ConfigError {
 /// # Errors
 /// A text that is not TOML, a key that `T` has not, a missing key, a value that does not fit.
 pub fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
-    let table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| ConfigError::Syntax(error.to_string().trim_end().to_owned()))?;
+    let table: toml::Table =
+        text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax(error.to_string().trim_end().to_owned()))?;
     T::deserialize(Strict(Value::Table(table)))
 }
 
@@ -177,14 +157,8 @@ impl<'de> de::Deserializer<'de> for Strict {
             Value::Float(number) => visitor.visit_f64(number),
             Value::Boolean(truth) => visitor.visit_bool(truth),
             Value::Datetime(moment) => visitor.visit_string(moment.to_string()),
-            Value::Array(values) => visitor.visit_seq(Items {
-                values: values.into_iter(),
-                next: 0,
-            }),
-            Value::Table(table) => visitor.visit_map(Entries {
-                entries: table.into_iter(),
-                current: None,
-            }),
+            Value::Array(values) => visitor.visit_seq(Items { values: values.into_iter(), next: 0 }),
+            Value::Table(table) => visitor.visit_map(Entries { entries: table.into_iter(), current: None }),
         }
     }
 
@@ -248,9 +222,7 @@ impl<'de> SeqAccess<'de> for Items {
         };
         let at = format!("[{}]", self.next);
         self.next += 1;
-        seed.deserialize(Strict(value))
-            .map(Some)
-            .map_err(|error| error.inside(&at))
+        seed.deserialize(Strict(value)).map(Some).map_err(|error| error.inside(&at))
     }
 }
 
@@ -319,21 +291,9 @@ mod tests {
     fn a_fitting_file_is_read() {
         let text = "name = 'b'\nwindows = [{ from = '22:00' }]\n[broker]\nport = 8883\nsecurity = 'plain'\nratio = 0.5";
         let board: Board = from_toml(text).expect("valid");
-        let broker = Broker {
-            host: String::new(),
-            port: 8883,
-            security: Security::Plain,
-            ratio: Some(0.5),
-        };
+        let broker = Broker { host: String::new(), port: 8883, security: Security::Plain, ratio: Some(0.5) };
         let windows = vec![Window { from: "22:00".into() }];
-        assert_eq!(
-            board,
-            Board {
-                name: "b".into(),
-                broker,
-                windows
-            }
-        );
+        assert_eq!(board, Board { name: "b".into(), broker, windows });
     }
 
     #[test]
@@ -364,10 +324,7 @@ mod tests {
             refusal("name = 'b'\n[broker]\nsecurity = 'plan'"),
             "`broker.security` cannot be \"plan\": did you mean `plain`?; possible: mutual, plain"
         );
-        assert_eq!(
-            refusal("name = 'b'\n[broker]\nsecurity = 3"),
-            "`broker.security`: a word is wanted, not integer"
-        );
+        assert_eq!(refusal("name = 'b'\n[broker]\nsecurity = 3"), "`broker.security`: a word is wanted, not integer");
         assert_eq!(refusal("[broker]"), "`name` is missing");
         assert_eq!(refusal("name = 'b'\n[[windows]]"), "`windows[0].from` is missing");
         assert!(refusal("name = ").starts_with("not a TOML file: "));
@@ -375,12 +332,7 @@ mod tests {
 
     #[test]
     fn edits_are_counted() {
-        for (from, to, count) in [
-            ("", "abc", 3),
-            ("port", "port", 0),
-            ("prot", "port", 2),
-            ("hots", "host", 2),
-        ] {
+        for (from, to, count) in [("", "abc", 3), ("port", "port", 0), ("prot", "port", 2), ("hots", "host", 2)] {
             assert_eq!(edits(from, to), count, "{from} {to}");
         }
     }

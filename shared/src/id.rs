@@ -37,9 +37,7 @@ impl core::str::FromStr for DeviceId {
 
     fn from_str(text: &str) -> Result<Self, InvalidDeviceId> {
         let inner = !text.starts_with('-') && !text.ends_with('-');
-        let charset = text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let charset = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if text.is_empty() || !inner || !charset {
             return Err(InvalidDeviceId);
         }
@@ -167,10 +165,7 @@ mod tests {
         let foreign = postcard::to_allocvec("../etc").expect("a text serialises");
         assert!(postcard::from_bytes::<DeviceId>(&foreign).is_err());
         let fine = postcard::to_allocvec("board1").expect("a text serialises");
-        assert_eq!(
-            postcard::from_bytes::<DeviceId>(&fine).expect("valid").as_str(),
-            "board1"
-        );
+        assert_eq!(postcard::from_bytes::<DeviceId>(&fine).expect("valid").as_str(), "board1");
     }
 
     #[test]

@@ -28,13 +28,7 @@ pub struct UnknownArchitecture;
 
 impl Architecture {
     /// Every network, least work first.
-    pub const ALL: [Self; 5] = [
-        Self::Vgg8,
-        Self::Resnet8x4,
-        Self::Resnet14x4,
-        Self::Resnet26x4,
-        Self::Resnet32x4,
-    ];
+    pub const ALL: [Self; 5] = [Self::Vgg8, Self::Resnet8x4, Self::Resnet14x4, Self::Resnet26x4, Self::Resnet32x4];
 
     /// The students of the paper, least work first.
     pub const STUDENTS: [Self; 4] = [Self::Vgg8, Self::Resnet8x4, Self::Resnet14x4, Self::Resnet26x4];
@@ -123,10 +117,7 @@ impl core::str::FromStr for Architecture {
     type Err = UnknownArchitecture;
 
     fn from_str(text: &str) -> Result<Self, UnknownArchitecture> {
-        Self::ALL
-            .into_iter()
-            .find(|known| known.name() == text)
-            .ok_or(UnknownArchitecture)
+        Self::ALL.into_iter().find(|known| known.name() == text).ok_or(UnknownArchitecture)
     }
 }
 

@@ -43,20 +43,13 @@ impl Recipe {
     /// The students' recipe for a number of epochs.
     #[must_use]
     pub const fn student(epochs: u32) -> Self {
-        Self {
-            learning_rate: 0.05,
-            momentum: 0.9,
-            weight_decay: 7.5e-4,
-            epochs,
-        }
+        Self { learning_rate: 0.05, momentum: 0.9, weight_decay: 7.5e-4, epochs }
     }
 
     /// The learning rate of an epoch, counted from 0.
     #[must_use]
     pub fn learning_rate_at(&self, epoch: u32) -> f64 {
-        let passed = [45u64, 60, 75, 90]
-            .into_iter()
-            .filter(|p| 100 * u64::from(epoch) >= p * u64::from(self.epochs));
+        let passed = [45u64, 60, 75, 90].into_iter().filter(|p| 100 * u64::from(epoch) >= p * u64::from(self.epochs));
         passed.fold(self.learning_rate, |rate, _| rate / 5.0)
     }
 }
@@ -108,10 +101,7 @@ mod tests {
     #[test]
     fn the_schedule_drops_at_its_four_marks() {
         let recipe = Recipe::student(20);
-        let rates: Vec<f64> = [0, 8, 9, 12, 15, 18]
-            .into_iter()
-            .map(|e| recipe.learning_rate_at(e))
-            .collect();
+        let rates: Vec<f64> = [0, 8, 9, 12, 15, 18].into_iter().map(|e| recipe.learning_rate_at(e)).collect();
         let expected = [0.05, 0.05, 0.01, 0.002, 0.0004, 0.000_08];
         for (rate, expected) in rates.iter().zip(expected) {
             assert!((rate - expected).abs() < 1e-12, "{rates:?}");

@@ -49,12 +49,7 @@ pub struct Exchange {
 impl Exchange {
     /// Queues a blob. One that is queued or on its way already is not queued twice.
     pub fn send(&mut self, manifest: Manifest) {
-        let known = self
-            .sending
-            .iter()
-            .map(Sender::manifest)
-            .chain(&self.waiting)
-            .any(|known| *known == manifest);
+        let known = self.sending.iter().map(Sender::manifest).chain(&self.waiting).any(|known| *known == manifest);
         if !known {
             self.waiting.push_back(manifest);
         }
@@ -191,11 +186,7 @@ impl Exchange {
     pub fn wrote(&mut self, blob: &BlobHash, index: u32) -> Option<Output> {
         let receiver = self.receiving.get_mut(blob)?;
         let whole = receiver.wrote(index);
-        Some(if whole {
-            Output::Verify(*receiver.manifest())
-        } else {
-            Output::Ack(receiver.ack())
-        })
+        Some(if whole { Output::Verify(*receiver.manifest()) } else { Output::Ack(receiver.ack()) })
     }
 
     /// The whole file was hashed: `Ok` where the hash is the blob's name and the file is in its final place.

@@ -44,20 +44,12 @@ impl Receiver {
         let base = match on_disk {
             OnDisk::Nothing => 0,
             OnDisk::Partial(bytes) => {
-                let whole = u32::try_from(bytes / u64::from(manifest.chunk))
-                    .unwrap_or(u32::MAX)
-                    .min(chunks);
+                let whole = u32::try_from(bytes / u64::from(manifest.chunk)).unwrap_or(u32::MAX).min(chunks);
                 whole.saturating_sub(window)
             }
             OnDisk::Whole => chunks,
         };
-        Ok(Self {
-            manifest,
-            chunks,
-            window,
-            base,
-            beyond: 0,
-        })
+        Ok(Self { manifest, chunks, window, base, beyond: 0 })
     }
 
     /// The blob.

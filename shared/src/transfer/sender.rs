@@ -106,13 +106,7 @@ impl Sender {
                 self.transmissions += 1;
                 Some(Transmit::Manifest)
             }
-            Phase::Sending {
-                base,
-                credit,
-                slots,
-                heard,
-                arrived,
-            } => {
+            Phase::Sending { base, credit, slots, heard, arrived } => {
                 let window = (*credit).min(self.chunks).saturating_sub(*base).min(64);
                 let due = (0..window as usize).find(|&k| match slots[k] {
                     Slot::Unsent => true,
@@ -125,10 +119,7 @@ impl Sender {
                         self.patience = (patience * 2).min(LONGEST_PATIENCE);
                     }
                     self.transmissions += 1;
-                    slots[k] = Slot::Sent {
-                        at: now,
-                        order: self.transmissions,
-                    };
+                    slots[k] = Slot::Sent { at: now, order: self.transmissions };
                     return Some(Transmit::Chunk(*base + u32::try_from(k).expect("below 64")));
                 }
                 // Everything that may be sent is held or on its way, and nobody speaks: ask again what is held.
@@ -148,13 +139,7 @@ impl Sender {
         match &self.phase {
             Phase::Offering { offered: None } => Duration::ZERO,
             Phase::Offering { offered: Some(offered) } => *offered + self.patience,
-            Phase::Sending {
-                base,
-                credit,
-                slots,
-                heard,
-                ..
-            } => {
+            Phase::Sending { base, credit, slots, heard, .. } => {
                 let window = (*credit).min(self.chunks).saturating_sub(*base).min(64) as usize;
                 let chunks = slots[..window].iter().filter_map(|slot| match slot {
                     Slot::Unsent => Some(Duration::ZERO),
@@ -169,21 +154,13 @@ impl Sender {
     /// Takes what the receiver says it holds. `base` and `credit` come from outside: anything beyond the blob, or
     /// a credit beyond 64 chunks, is cut to what is possible.
     pub fn on_holding(&mut self, ack: &BlobAck, now: Duration) {
-        let BlobAck::Holding {
-            base: held,
-            beyond,
-            credit,
-            ..
-        } = *ack
-        else {
+        let BlobAck::Holding { base: held, beyond, credit, .. } = *ack else {
             return;
         };
         let held = held.min(self.chunks);
         let (mut slots, old_base, mut arrived) = match &self.phase {
             Phase::Offering { .. } => (Box::new([Slot::Unsent; 64]), held, 0),
-            Phase::Sending {
-                base, slots, arrived, ..
-            } => (slots.clone(), *base, *arrived),
+            Phase::Sending { base, slots, arrived, .. } => (slots.clone(), *base, *arrived),
         };
         // An acknowledgement that was overtaken says nothing new.
         if held < old_base {
@@ -211,13 +188,7 @@ impl Sender {
             self.round_trip = Some(smoothed);
             self.patience = (smoothed * 4).clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE);
         }
-        self.phase = Phase::Sending {
-            base: held,
-            credit,
-            slots,
-            heard: now,
-            arrived,
-        };
+        self.phase = Phase::Sending { base: held, credit, slots, heard: now, arrived };
     }
 
     /// Chunks that the receiver holds, and all.

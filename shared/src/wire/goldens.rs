@@ -39,11 +39,7 @@ fn states() {
             memory_mib: 1024,
             cores: 4,
         },
-        dataset: Some(DatasetOffer {
-            version: DatasetVersion([1; 32]),
-            bytes: 5,
-            samples: 2,
-        }),
+        dataset: Some(DatasetOffer { version: DatasetVersion([1; 32]), bytes: 5, samples: 2 }),
     };
     pin! {
         BoardState::Online(birth) => "00ac02010105302e312e3001000200018008040101010101010101010101010101010101010101010101010101010101010101010502",
@@ -62,15 +58,7 @@ fn orders_and_replies() {
         architecture: Architecture::Resnet8x4,
         site: Site::Local,
         base: HASH,
-        plan: EpochPlan {
-            seed: 9,
-            epoch: 2,
-            batch: 64,
-            augmentation: Augmentation {
-                crop_padding: 4,
-                flip: true,
-            },
-        },
+        plan: EpochPlan { seed: 9, epoch: 2, batch: 64, augmentation: Augmentation { crop_padding: 4, flip: true } },
         recipe: Recipe::student(20),
         method: Method::SimKd,
         labels: LabelKind::Vector,
@@ -88,10 +76,7 @@ fn orders_and_replies() {
         training_ms: 1000,
         starved_ms: 10,
     };
-    let failed = Status::Failed {
-        code: FailureCode::Missing,
-        message: "no".try_into().expect("short"),
-    };
+    let failed = Status::Failed { code: FailureCode::Missing, message: "no".try_into().expect("short") };
     pin! {
         Command { id: 1, order: Order::Rebirth } => "0100",
         Command { id: 2, order: Order::SendDataset(DatasetVersion([1; 32])) } => "02010101010101010101010101010101010101010101010101010101010101010101",
@@ -109,14 +94,7 @@ fn orders_and_replies() {
 #[test]
 fn blobs() {
     let (job, round) = (JobId(1), RoundId(2));
-    let offer = |purpose| {
-        BlobMessage::Manifest(Manifest {
-            blob: HASH,
-            size: 1000,
-            chunk: 64,
-            purpose,
-        })
-    };
+    let offer = |purpose| BlobMessage::Manifest(Manifest { blob: HASH, size: 1000, chunk: 64, purpose });
     pin! {
         offer(Purpose::Dataset(DatasetVersion([1; 32]))) => "00ababababababababababababababababababababababababababababababababe80740000101010101010101010101010101010101010101010101010101010101010101",
         offer(Purpose::Student { job, round }) => "00ababababababababababababababababababababababababababababababababe80740010102",

@@ -37,10 +37,7 @@ pub use transfer::{BlobAck, BlobMessage, Manifest, Purpose, Refusal};
 pub const WIRE_VERSION: u8 = 1;
 
 /// The versions that this build speaks.
-pub const WIRE_VERSIONS: VersionRange = VersionRange {
-    oldest: 1,
-    newest: WIRE_VERSION,
-};
+pub const WIRE_VERSIONS: VersionRange = VersionRange { oldest: 1, newest: WIRE_VERSION };
 
 /// Longest chunk of a blob, bytes.
 pub const MAX_CHUNK: usize = 256 << 10;

@@ -61,9 +61,7 @@ impl DeviceKey {
     }
 
     fn derive(&self, salt: &[u8], info: &[u8], out: &mut [u8; 32]) {
-        Hkdf::<Sha256>::new(Some(salt), &self.0)
-            .expand(info, out)
-            .expect("32 bytes are one block of the hash");
+        Hkdf::<Sha256>::new(Some(salt), &self.0).expand(info, out).expect("32 bytes are one block of the hash");
     }
 }
 
@@ -145,11 +143,7 @@ impl Sealer {
     /// A sealer for everything that goes in this direction until the program ends.
     #[must_use]
     pub fn new(key: &DeviceKey, direction: Direction, boot: BootId) -> Self {
-        Self {
-            cipher: key.cipher(direction, boot),
-            boot,
-            next: 0,
-        }
+        Self { cipher: key.cipher(direction, boot), boot, next: 0 }
     }
 
     /// Seals a message into `buffer` and returns the payload.
@@ -179,17 +173,11 @@ impl Sealer {
             .encrypt_inout_detached(&nonce(self.next), associated(topic, head).as_slice(), body.into())
             .map_err(|_| SealError::Malformed)?;
         let room = rest.len();
-        rest.get_mut(end..end + TAG)
-            .ok_or(CodecError::TooLong(room))?
-            .copy_from_slice(&tag);
+        rest.get_mut(end..end + TAG).ok_or(CodecError::TooLong(room))?.copy_from_slice(&tag);
         let length = start + end + TAG;
         let limit = topic.channel.max_payload();
         if length > limit {
-            return Err(SealError::TooLong {
-                length,
-                channel: topic.channel,
-                limit,
-            });
+            return Err(SealError::TooLong { length, channel: topic.channel, limit });
         }
         self.next += 1;
         Ok(&buffer[..length])
@@ -216,11 +204,7 @@ impl Opener {
     /// An opener for one direction of a device's channels. Until a boot is adopted only documents can be opened.
     #[must_use]
     pub const fn new(key: DeviceKey, direction: Direction) -> Self {
-        Self {
-            key,
-            direction,
-            current: None,
-        }
+        Self { key, direction, current: None }
     }
 
     /// The boot that messages must come from.
@@ -270,24 +254,14 @@ impl Opener {
 fn read_header(topic: &Topic, payload: &[u8]) -> Result<(Header, usize), SealError> {
     let (channel, limit) = (topic.channel, topic.channel.max_payload());
     if payload.len() > limit {
-        return Err(SealError::TooLong {
-            length: payload.len(),
-            channel,
-            limit,
-        });
+        return Err(SealError::TooLong { length: payload.len(), channel, limit });
     }
     let (header, rest) = postcard::take_from_bytes::<Header>(payload).map_err(|_| SealError::Malformed)?;
     if !WIRE_VERSIONS.contains(header.version) {
-        return Err(SealError::Version {
-            found: header.version,
-            known: WIRE_VERSIONS,
-        });
+        return Err(SealError::Version { found: header.version, known: WIRE_VERSIONS });
     }
     if header.channel != channel as u8 {
-        return Err(SealError::Channel {
-            found: header.channel,
-            channel,
-        });
+        return Err(SealError::Channel { found: header.channel, channel });
     }
     if rest.len() < TAG {
         return Err(SealError::Malformed);
@@ -306,12 +280,7 @@ fn unseal<'b>(
     let (body, tag) = rest.split_at_mut(rest.len() - TAG);
     let tag = Tag::try_from(&*tag).map_err(|_| SealError::Malformed)?;
     cipher
-        .decrypt_inout_detached(
-            &nonce(header.sequence),
-            associated(topic, head).as_slice(),
-            (&mut *body).into(),
-            &tag,
-        )
+        .decrypt_inout_detached(&nonce(header.sequence), associated(topic, head).as_slice(), (&mut *body).into(), &tag)
         .map_err(|_| SealError::Forged)?;
     Ok(Opened { header, body })
 }

@@ -128,11 +128,7 @@ impl Channel {
             Self::UpBlob | Self::DnBlob => (true, false, Some(600)),
             Self::UpLog => (false, false, Some(600)),
         };
-        Delivery {
-            at_least_once,
-            retained,
-            expiry,
-        }
+        Delivery { at_least_once, retained, expiry }
     }
 
     /// Longest payload, sealed, in bytes; a longer one is refused unread.
@@ -185,10 +181,7 @@ impl Topic {
     pub fn parse(text: &str) -> Option<Self> {
         let (device, path) = text.strip_prefix(ROOT)?.split_once('/')?;
         let channel = Channel::ALL.into_iter().find(|channel| channel.path() == path)?;
-        Some(Self {
-            device: device.parse().ok()?,
-            channel,
-        })
+        Some(Self { device: device.parse().ok()?, channel })
     }
 }
 
@@ -207,10 +200,7 @@ mod tests {
     fn every_channel_reads_back() {
         let device: DeviceId = "b-1".parse().expect("valid");
         for channel in Channel::ALL {
-            let topic = Topic {
-                device: device.clone(),
-                channel,
-            };
+            let topic = Topic { device: device.clone(), channel };
             assert_eq!(Topic::parse(&topic.to_string()), Some(topic));
         }
     }

@@ -50,11 +50,7 @@ impl Manifest {
         }
         let left = self.size - start;
         #[expect(clippy::cast_possible_truncation, reason = "below a u32")]
-        Some(if left < self.chunk as u64 {
-            left as u32
-        } else {
-            self.chunk
-        })
+        Some(if left < self.chunk as u64 { left as u32 } else { self.chunk })
     }
 }
 

@@ -11,10 +11,7 @@ const KEY: [u8; 32] = [7; 32];
 const BOOT: BootId = BootId([9; 16]);
 
 fn topic(device: &str, channel: Channel) -> Topic {
-    Topic {
-        device: device.parse().expect("valid"),
-        channel,
-    }
+    Topic { device: device.parse().expect("valid"), channel }
 }
 
 fn ping() -> Topic {
@@ -23,10 +20,7 @@ fn ping() -> Topic {
 
 fn sealed(sealer: &mut Sealer, topic: &Topic, nonce: u64) -> Vec<u8> {
     let mut buffer = [0; 256];
-    sealer
-        .seal(topic, 42, &Nonce(nonce), &mut buffer)
-        .expect("fits")
-        .to_vec()
+    sealer.seal(topic, 42, &Nonce(nonce), &mut buffer).expect("fits").to_vec()
 }
 
 fn pair() -> (Sealer, Opener) {
@@ -53,29 +47,17 @@ fn another_topic_device_direction_boot_or_key_is_refused() {
     let (mut sealer, mut opener) = pair();
     let payload = sealed(&mut sealer, &ping(), 5);
     let other_device = topic("board2", Channel::UpPing);
-    assert_eq!(
-        opener.open(&other_device, &mut payload.clone()).unwrap_err(),
-        SealError::Forged
-    );
+    assert_eq!(opener.open(&other_device, &mut payload.clone()).unwrap_err(), SealError::Forged);
     let other_channel = topic("board1", Channel::UpLog);
-    assert!(matches!(
-        opener.open(&other_channel, &mut payload.clone()).unwrap_err(),
-        SealError::Channel { .. }
-    ));
+    assert!(matches!(opener.open(&other_channel, &mut payload.clone()).unwrap_err(), SealError::Channel { .. }));
     let mut down = Opener::new(DeviceKey::new(KEY), Direction::Down);
     down.adopt(BOOT);
     assert_eq!(down.open(&ping(), &mut payload.clone()).unwrap_err(), SealError::Forged);
     let mut stranger = Opener::new(DeviceKey::new([8; 32]), Direction::Up);
     stranger.adopt(BOOT);
-    assert_eq!(
-        stranger.open(&ping(), &mut payload.clone()).unwrap_err(),
-        SealError::Forged
-    );
+    assert_eq!(stranger.open(&ping(), &mut payload.clone()).unwrap_err(), SealError::Forged);
     opener.adopt(BootId([1; 16]));
-    assert_eq!(
-        opener.open(&ping(), &mut payload.clone()).unwrap_err(),
-        SealError::Boot(BOOT)
-    );
+    assert_eq!(opener.open(&ping(), &mut payload.clone()).unwrap_err(), SealError::Boot(BOOT));
 }
 
 #[test]
@@ -85,14 +67,7 @@ fn a_document_opens_from_any_boot_and_again() {
     let payload = sealed(&mut sealer, &state, 5);
     let opener = Opener::new(DeviceKey::new(KEY), Direction::Up);
     for _ in 0..2 {
-        assert_eq!(
-            opener
-                .open_document(&state, &mut payload.clone())
-                .expect("authentic")
-                .header
-                .boot,
-            BOOT
-        );
+        assert_eq!(opener.open_document(&state, &mut payload.clone()).expect("authentic").header.boot, BOOT);
     }
 }
 
@@ -102,13 +77,7 @@ fn a_future_version_is_named() {
     let mut payload = sealed(&mut sealer, &ping(), 5);
     payload[0] = 9;
     let error = opener.open(&ping(), &mut payload).unwrap_err();
-    assert_eq!(
-        error,
-        SealError::Version {
-            found: 9,
-            known: WIRE_VERSIONS
-        }
-    );
+    assert_eq!(error, SealError::Version { found: 9, known: WIRE_VERSIONS });
 }
 
 #[test]
