@@ -1,48 +1,10 @@
 //! The matrix of attacks: nothing crosses from one device to another, whatever a device sends.
 
+use crate::attacks::{FOREIGN_FILTERS, FOREIGN_TOPICS};
 use crate::raw::{Raw, Reply};
 use crate::stage::{Connect, Stage, device, password, topic};
 use twin_host::broker::{Outbound, PublishError};
 use twin_shared::wire::{Channel, Direction};
-
-/// The attacker is board1, the victim board0.
-const FOREIGN_TOPICS: [&str; 14] = [
-    "twin/v1/board0/dn/command",
-    "twin/v1/board0/dn/state",
-    "twin/v1/board0/up/state",
-    "twin/v1/board0/up/telemetry",
-    "twin/v1/board1/dn/command",
-    "twin/v1/board1/up",
-    "twin/v1/board1/up/other",
-    "twin/v1/board1/up/state/x",
-    "twin/v1/board1",
-    "twin/v1/twin-host/up/state",
-    "twin/v2/board1/up/state",
-    "$SYS/broker/uptime",
-    "$share/g/twin/v1/board1/up/state",
-    "anything",
-];
-
-const FOREIGN_FILTERS: [&str; 18] = [
-    "#",
-    "+/+/+/+/+",
-    "twin/#",
-    "twin/v1/#",
-    "twin/v1/+/dn/#",
-    "twin/v1/+/dn/command",
-    "twin/v1/+/up/#",
-    "twin/v1/board0/dn/#",
-    "twin/v1/board0/dn/command",
-    "twin/v1/board0/up/state",
-    "twin/v1/board1/#",
-    "twin/v1/board1/up/#",
-    "twin/v1/board1/+/#",
-    "$SYS/#",
-    "$share/g/#",
-    "$share/g/twin/v1/board0/dn/#",
-    "$share/g/twin/v1/board1/dn/#",
-    "$share/twin/v1/board1/dn/#",
-];
 
 #[tokio::test]
 async fn no_foreign_topic_is_delivered_or_retained() {

@@ -6,9 +6,11 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod access;
+mod attacks;
 mod flow;
 mod idle;
 mod life;
 mod malformed;
+mod mosquitto;
 mod raw;
 mod stage;

@@ -138,8 +138,18 @@ impl Raw {
         Self::over(TcpStream::connect(address).await.unwrap())
     }
 
-    /// None: the handshake was refused.
+    /// To a broker that is certified by its address. None: the handshake was refused.
     pub(crate) async fn tls(address: SocketAddr, authority: &str, own: Option<&Certified>) -> Option<Self> {
+        Self::tls_to(address, &address.ip().to_string(), authority, own).await
+    }
+
+    /// To a broker that is certified by this name.
+    pub(crate) async fn tls_to(
+        address: SocketAddr,
+        name: &str,
+        authority: &str,
+        own: Option<&Certified>,
+    ) -> Option<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -155,7 +165,7 @@ impl Raw {
             None => builder.with_no_client_auth(),
         };
         let stream = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::from(address.ip());
+        let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok().map(Self::over)
     }
 

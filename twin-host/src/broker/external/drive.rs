@@ -51,6 +51,8 @@ impl Acknowledgement {
 pub enum Link {
     /// Not connected; why the last attempt or connection ended, if there was one.
     Down(Option<String>),
+    /// The broker answers, and does not want the host; why. It is asked again, in case its operator mends it.
+    Refused(String),
     /// Connected and subscribed.
     Up,
 }
@@ -66,6 +68,17 @@ enum Ended {
     Overrun,
     #[error("the client library no longer takes requests")]
     Client,
+}
+
+impl Ended {
+    fn link(&self) -> Link {
+        let refused = match self {
+            Self::Connection(error) => matches!(error, ConnectionError::ConnectionRefused(_)),
+            Self::Subscription(_) => true,
+            Self::Overrun | Self::Client => false,
+        };
+        if refused { Link::Refused(self.to_string()) } else { Link::Down(Some(self.to_string())) }
+    }
 }
 
 impl From<ClientError> for Ended {
@@ -149,12 +162,12 @@ async fn connection(
             return true;
         }
     };
-    let reason = match ended {
+    let ended = match ended {
         Ok(never) => match never {},
-        Err(ended) => ended.to_string(),
+        Err(ended) => ended,
     };
-    let was_up = listen.link.send_replace(Link::Down(Some(reason.clone()))) == Link::Up;
-    tracing::warn!(reason, "not connected to the broker");
+    tracing::warn!(reason = %ended, "not connected to the broker");
+    let was_up = listen.link.send_replace(ended.link()) == Link::Up;
     events.clean();
     let kept = events.pending.drain(..).filter_map(|request| {
         let Request::Publish(publish) = request else { return None };

@@ -39,7 +39,7 @@ pub enum ExternalError {
     /// The configuration cannot work.
     #[error(transparent)]
     Login(#[from] LoginError),
-    /// No connection within 15 s.
+    /// Refused, or no connection within 15 s.
     #[error("no connection to {address}: {reason}")]
     Unreachable {
         /// Where.
@@ -72,12 +72,15 @@ impl ExternalBroker {
         let (closing, closed) = watch::channel(false);
         let drive = Drive { options, durable: config.durable, outbound: to_send, inbox, link, closing: closed };
         let task = tokio::spawn(drive.run());
-        let up = timeout(FIRST_CONNECT, watched.wait_for(|link| *link == Link::Up)).await.is_ok_and(|up| up.is_ok());
-        if !up {
-            let reason = match &*watched.borrow() {
-                Link::Down(Some(reason)) => reason.clone(),
-                Link::Down(None) | Link::Up => "no answer".to_owned(),
-            };
+        let decided = watched.wait_for(|link| matches!(link, Link::Up | Link::Refused(_)));
+        // Out of time is told by the link's last state.
+        let _ = timeout(FIRST_CONNECT, decided).await;
+        let reason = match &*watched.borrow() {
+            Link::Up => None,
+            Link::Down(Some(reason)) | Link::Refused(reason) => Some(reason.clone()),
+            Link::Down(None) => Some("no answer".to_owned()),
+        };
+        if let Some(reason) = reason {
             task.abort();
             return Err(ExternalError::Unreachable { address: config.reach.address, reason });
         }
