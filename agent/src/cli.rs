@@ -3,12 +3,14 @@
 mod probe;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
 use twin_shared::config::ConfigError;
 
-use crate::config::{self, LoadError};
+use crate::config::{self, Config, LoadError};
 
 /// The resident agent of a board: reports what the board can do, and trains its student when it may.
 #[derive(Debug, Parser)]
@@ -20,11 +22,20 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Connect to the host, report, and train when it may: what the service runs
+    Run(RunOptions),
     /// Take one sample of the board and print it: every figure with its source, "unknown" where the board cannot tell
     Probe(probe::Options),
     /// Work with configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+#[derive(Debug, Args)]
+struct RunOptions {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/twin-agent/agent.toml")]
+    config: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -51,6 +62,7 @@ struct Usage(String);
 #[must_use]
 pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Command::Run(options) => run(&options),
         Command::Probe(options) => probe::run(&options),
         Command::Config(ConfigCommand::Default) => print(config::DEFAULT),
     };
@@ -58,6 +70,14 @@ pub fn main() -> ExitCode {
     // Standard error may be closed; the exit status says it too.
     let _ = writeln!(io::stderr(), "twin-agent: {error:#}");
     ExitCode::from(if error.is::<Usage>() || error.is::<ConfigError>() || error.is::<LoadError>() { 2 } else { 1 })
+}
+
+/// The resident agent. Logs go to standard error, filtered by `RUST_LOG` (default `info`).
+fn run(options: &RunOptions) -> anyhow::Result<()> {
+    let config = Config::load(&options.config)?;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,rumqttc=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    crate::run::run(config)
 }
 
 /// Puts text on standard output; whoever stops reading has seen enough.

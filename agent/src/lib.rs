@@ -4,6 +4,26 @@
 pub mod backlog;
 pub mod cli;
 pub mod config;
+pub mod courier;
+pub mod dataset;
+pub mod durable;
 pub mod guard;
+pub mod identity;
+pub mod mailbox;
+pub mod outbox;
+pub mod pace;
+pub mod run;
 pub mod sampler;
 pub mod service;
+pub mod session;
+pub mod trainer;
+pub mod transport;
+pub mod workspace;
+
+/// Does work that takes long off the event loop's thread, and waits for it.
+async fn off_loop<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -131,7 +131,8 @@ impl Session {
                 .filter(|(epoch, _)| (epoch.job(), epoch.round()) == (job, round) && index < epoch.blocks())
                 .map(|_| MAX_LABELS),
             Purpose::Student { job, round } => {
-                let awaited = matches!(&self.work, Work::Awaiting(epoch) if (epoch.job(), epoch.round()) == (job, round));
+                let awaited =
+                    matches!(&self.work, Work::Awaiting(epoch) if (epoch.job(), epoch.round()) == (job, round));
                 awaited.then_some(MAX_STATE)
             }
         };
@@ -148,7 +149,9 @@ impl Session {
                 let round = training.epoch.round();
                 match (self.permit, training.stage) {
                     (Permit::Wait(_), _) => Activity::Paused { round },
-                    (Permit::Train { .. }, Stage::Preparing { .. }) => Activity::Training { round, done: Fraction::of(0.0) },
+                    (Permit::Train { .. }, Stage::Preparing { .. }) => {
+                        Activity::Training { round, done: Fraction::of(0.0) }
+                    }
                     (Permit::Train { .. }, Stage::Stepping(stepping)) => {
                         let done = f64::from(stepping.done) / f64::from(stepping.steps.max(1));
                         Activity::Training { round, done: Fraction::of(done) }
@@ -194,7 +197,7 @@ impl Session {
                 self.process = Process::Absent;
                 self.fail(now, FailureCode::NoTrainer, &message, out);
             }
-            Input::TrainerDied(message) => self.on_trainer_died(now, &message, out),
+            Input::TrainerDied(message) => self.on_trainer_died(&message, out),
             Input::Tick => {}
         }
     }
@@ -316,6 +319,10 @@ impl Session {
     fn on_assign(&mut self, now: Duration, id: u64, assignment: Assignment, out: &mut Vec<Output>) {
         if let Some(flaw) = flaw(&assignment) {
             self.reply(id, failed(FailureCode::TrainerFailed, &flaw), out);
+            return;
+        }
+        if assignment.site == Site::Local && self.about.dataset.is_none() {
+            self.reply(id, failed(FailureCode::Missing, "no dataset here"), out);
             return;
         }
         let epoch = Epoch { command: id, assignment };
@@ -480,6 +487,3 @@ fn failed(code: FailureCode, message: &str) -> Status {
     }
     Status::Failed { code, message: text }
 }
-
-#[cfg(test)]
-mod tests;

@@ -94,6 +94,8 @@ pub enum DatasetFormat {
     Digits,
     /// A sub-folder of images a class.
     Folder,
+    /// An image set as Twinstill itself writes it.
+    Twinset,
 }
 
 section!(Trainer {

@@ -33,12 +33,14 @@ impl Session {
         };
         let work = match &self.work {
             Work::Training(Training { stage: Stage::Preparing { since }, .. }) => Some(*since + STALL),
-            Work::Training(Training { stage: Stage::Stepping(Stepping { turn, .. }), .. }) => match (*turn, self.permit) {
-                (Turn::Trainer { since }, _) => Some(since + STALL),
-                (Turn::Ours { not_before, starving: None }, Permit::Train { .. }) => Some(not_before),
-                // A block of labels, or the guard's word, comes as an input.
-                (Turn::Ours { .. }, _) => None,
-            },
+            Work::Training(Training { stage: Stage::Stepping(Stepping { turn, .. }), .. }) => {
+                match (*turn, self.permit) {
+                    (Turn::Trainer { since }, _) => Some(since + STALL),
+                    (Turn::Ours { not_before, starving: None }, Permit::Train { .. }) => Some(not_before),
+                    // A block of labels, or the guard's word, comes as an input.
+                    (Turn::Ours { .. }, _) => None,
+                }
+            }
             Work::Idle | Work::Awaiting(_) | Work::Receiving(_) | Work::Keeping(_) | Work::Uploading(_) => None,
         };
         [idle, work].into_iter().flatten().min()
@@ -80,7 +82,8 @@ impl Session {
     /// One step at a time, if it is our turn, the guard agrees, the rest is over and the labels are there.
     fn grant(&mut self, now: Duration, out: &mut Vec<Output>) {
         let permitted = matches!(self.permit, Permit::Train { .. });
-        let Work::Training(Training { epoch, blocks, ticket, stage: Stage::Stepping(stepping) }) = &mut self.work else {
+        let Work::Training(Training { epoch, blocks, ticket, stage: Stage::Stepping(stepping) }) = &mut self.work
+        else {
             return;
         };
         let Turn::Ours { not_before, starving } = &mut stepping.turn else { return };
@@ -115,11 +118,11 @@ impl Session {
         if now >= since + STALL {
             out.push(Output::KillTrainer);
             let message = format!("the trainer said nothing for {} s and was ended", STALL.as_secs());
-            self.on_trainer_died(now, &message, out);
+            self.on_trainer_died(&message, out);
         }
     }
 
-    pub(super) fn on_trainer_died(&mut self, now: Duration, message: &str, out: &mut Vec<Output>) {
+    pub(super) fn on_trainer_died(&mut self, message: &str, out: &mut Vec<Output>) {
         if matches!(self.work, Work::Training(_)) {
             // Nobody is left who could be told to cancel.
             let command = self.work.epoch().map(|epoch| epoch.command);
@@ -129,7 +132,6 @@ impl Session {
             }
         }
         self.process = Process::Absent;
-        let _ = now;
         out.push(Output::Warn(format!("trainer: {message}")));
     }
 

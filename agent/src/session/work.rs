@@ -103,7 +103,13 @@ impl Blocks {
 
     /// Blocks that are there without a gap, from the first on.
     pub(super) fn contiguous(&self) -> u32 {
-        self.0.keys().zip(0..).take_while(|&(&index, expected)| index == expected).map(|(_, k)| k + 1).last().unwrap_or(0)
+        self.0
+            .keys()
+            .zip(0..)
+            .take_while(|&(&index, expected)| index == expected)
+            .map(|(_, k)| k + 1)
+            .last()
+            .unwrap_or(0)
     }
 }
 
@@ -193,7 +199,6 @@ impl Stepping {
 pub(super) fn flaw(assignment: &Assignment) -> Option<String> {
     let Assignment { samples, plan, batches_per_block, site, .. } = assignment;
     let empty = *samples == 0 || plan.batch == 0 || *batches_per_block == 0;
-    (*site == Site::Local && empty).then(|| {
-        format!("an epoch of {samples} samples in batches of {}, {batches_per_block} a block", plan.batch)
-    })
+    (*site == Site::Local && empty)
+        .then(|| format!("an epoch of {samples} samples in batches of {}, {batches_per_block} a block", plan.batch))
 }

@@ -1,0 +1,48 @@
+//! Small files that are there whole or not at all, whenever the power goes.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Replaces a file: written under another name beside it, flushed, renamed, and the folder flushed.
+///
+/// # Errors
+/// When the disk refuses; the file is as before then.
+pub fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = file.with_added_extension("new");
+    let mut writer = File::create(&temporary)?;
+    writer.write_all(bytes)?;
+    writer.sync_all()?;
+    fs::rename(&temporary, file)?;
+    let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// Reads a file; `None` where there is none.
+///
+/// # Errors
+/// When it is there and cannot be read.
+pub fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(file) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_and_a_leftover_does_no_harm() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("memory");
+        assert_eq!(read(&file).expect("readable"), None);
+        fs::write(folder.path().join("memory.new"), b"half a").expect("written");
+        replace(&file, b"first").expect("written");
+        replace(&file, b"second").expect("written");
+        assert_eq!(read(&file).expect("readable"), Some(b"second".to_vec()));
+        assert_eq!(fs::read_dir(folder.path()).expect("readable").count(), 1);
+    }
+}

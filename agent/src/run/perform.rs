@@ -1,0 +1,197 @@
+//! Does what the session wants.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use twin_shared::pipe::{Job, Request, Ticket};
+use twin_shared::units::BitsPerSecond;
+use twin_shared::wire::{Assignment, LogLevel, LogLine, Purpose, codec};
+
+use super::Agent;
+use crate::outbox::Parcel;
+use crate::session::{Input, Memory, Message, Output};
+use crate::trainer::TrainerProcess;
+use crate::{durable, off_loop};
+
+/// Version of the memory's file.
+const MEMORY_VERSION: u8 = 1;
+
+/// Partial files that nothing was written to for so long are given up.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// Reads what an earlier life left.
+pub(super) fn recall(folder: &Path) -> anyhow::Result<Memory> {
+    let file = memory_file(folder);
+    let bytes = durable::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let memory = bytes.as_deref().map(|bytes| match bytes.split_first() {
+        Some((&MEMORY_VERSION, rest)) => codec::decode::<Memory>(rest).ok(),
+        Some(_) | None => None,
+    });
+    Ok(match memory {
+        None => Memory::default(),
+        Some(Some(memory)) => memory,
+        Some(None) => {
+            tracing::warn!(file = %file.display(), "what was remembered is not readable and is forgotten");
+            Memory::default()
+        }
+    })
+}
+
+fn memory_file(folder: &Path) -> PathBuf {
+    folder.join("memory")
+}
+
+fn remember(folder: &Path, memory: &Memory) -> Result<(), String> {
+    let mut buffer = [0; 1024];
+    let body = codec::encode(memory, &mut buffer).map_err(|error| error.to_string())?;
+    let mut bytes = vec![MEMORY_VERSION];
+    bytes.extend_from_slice(body);
+    durable::replace(&memory_file(folder), &bytes).map_err(|error| error.to_string())
+}
+
+impl Agent {
+    /// Tells the session, and does what it wants, until it wants nothing more.
+    pub(super) async fn tell(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            for output in self.session.handle(self.started.elapsed(), input) {
+                inputs.extend(self.perform(output).await);
+            }
+        }
+        self.tell_service();
+    }
+
+    /// Does one thing; what comes of it at once is the next input.
+    async fn perform(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::Persist(memory) => {
+                let folder = self.config.data_dir.clone();
+                let stored = off_loop(move || remember(&folder, &memory)).await;
+                return stored.err().map(|error| Input::StorageFailed(format!("memory: {error}")));
+            }
+            Output::Adopt(boot) => {
+                self.mailbox.adopt(boot);
+                self.courier.reconnect();
+            }
+            Output::Publish(message) => self.outbox.push(match message {
+                Message::State(state) => Parcel::State(Box::new(state)),
+                Message::Reported(document) => Parcel::Reported(document),
+                Message::Reply(reply) => {
+                    tracing::debug!(command = reply.command, status = ?reply.status, "reply");
+                    Parcel::Reply(reply)
+                }
+            }),
+            Output::Send { blob, purpose } => {
+                let measured = self.path.reading(std::time::Instant::now()).goodput_up.value().copied();
+                let rate = self.pace.chunk_rate(measured.map(BitsPerSecond::from));
+                if let Err(error) = self.courier.send(blob, purpose, rate) {
+                    return Some(Input::StorageFailed(error.to_string()));
+                }
+            }
+            Output::Abandon { but } => self.courier.cancel(|manifest| match manifest.purpose {
+                Purpose::Dataset(_) => false,
+                Purpose::Student { job, round } | Purpose::Base { job, round } | Purpose::Labels { job, round, .. } => {
+                    but != Some((job, round))
+                }
+            }),
+            Output::Look(blob) => {
+                return Some(Input::Found { blob, held: self.courier.blobs().contains(&blob) });
+            }
+            Output::Rehash(document) => {
+                let blobs = self.courier.blobs().clone();
+                let found = off_loop(move || {
+                    let held = blobs.contains(&document.state);
+                    held.then(|| blobs.rehash(&document.state))
+                });
+                return Some(match found.await.transpose() {
+                    Ok(found) => Input::Hashed { document, found },
+                    Err(error) => Input::StorageFailed(error.to_string()),
+                });
+            }
+            Output::Prepare { job, round } => {
+                let workspace = self.workspace.clone();
+                let prepared = off_loop(move || workspace.prepare(job, round)).await;
+                return prepared.err().map(|error| Input::StorageFailed(format!("work: {error}")));
+            }
+            Output::PlaceLabels { job, round, index, blob } => {
+                let file = self.courier.blobs().path(&blob);
+                let placed = self.workspace.place_labels(&file, job, round, index);
+                return placed.err().map(|error| Input::StorageFailed(format!("labels {index}: {error}")));
+            }
+            Output::Submit { ticket, assignment, momentum } => return self.submit(ticket, &assignment, momentum),
+            Output::Grant(ticket) => self.ask_trainer(Request::Grant { ticket, steps: 1 }),
+            Output::Cancel(ticket) => self.ask_trainer(Request::Cancel { ticket }),
+            Output::Keep { ticket, job, round } => {
+                let (blobs, file) = (self.courier.blobs().clone(), self.workspace.state(job, round));
+                let state = off_loop(move || blobs.adopt(&file)).await;
+                let state = state.map(|(blob, _)| blob).map_err(|error| error.to_string());
+                return Some(Input::Kept { ticket, state });
+            }
+            Output::StopTrainer => {
+                if let Some(trainer) = self.trainer.take() {
+                    tokio::spawn(trainer.retire());
+                }
+            }
+            Output::KillTrainer => self.trainer = None,
+            Output::Pace(bits_per_second) => self.pace.allot(bits_per_second, self.started.elapsed()),
+            Output::Collect(needed) => {
+                let blobs = self.courier.blobs().clone();
+                match off_loop(move || blobs.retain(|blob| needed.contains(blob), PATIENCE)).await {
+                    Ok(removed) => tracing::debug!(removed, "blobs that are no longer needed went"),
+                    Err(error) => tracing::warn!(%error, "blobs that are no longer needed stay"),
+                }
+            }
+            Output::Warn(text) => {
+                tracing::warn!("{text}");
+                if self.session.connection().is_some() {
+                    let text = text.chars().take(60).collect::<String>();
+                    let text = heapless::String::try_from(text.as_str()).unwrap_or_default();
+                    self.outbox.push(Parcel::Log(LogLine { level: LogLevel::Warning, text }));
+                }
+            }
+        }
+        None
+    }
+
+    fn submit(&mut self, ticket: Ticket, assignment: &Assignment, momentum: bool) -> Option<Input> {
+        let Some(dataset) = self.dataset else {
+            return Some(Input::StorageFailed("no dataset here".to_owned()));
+        };
+        let job = match self.workspace.epoch_job(assignment, momentum, self.courier.blobs(), &dataset) {
+            Ok(job) => job,
+            Err(error) => return Some(Input::StorageFailed(error.to_string())),
+        };
+        if self.trainer.is_none() {
+            match TrainerProcess::start(&self.config.trainer) {
+                Ok(trainer) => self.trainer = Some(trainer),
+                Err(error) => return Some(Input::NoTrainer(error.to_string())),
+            }
+        }
+        let (job_id, round, architecture) = (assignment.job, assignment.round, assignment.architecture);
+        tracing::info!(job = %job_id, %round, %architecture, momentum = job.momentum.is_some(), "an epoch is trained here");
+        self.ask_trainer(Request::Submit { ticket, job: Box::new(Job::Epoch(job)) });
+        None
+    }
+
+    fn ask_trainer(&self, request: Request) {
+        if let Some(trainer) = &self.trainer {
+            trainer.request(request);
+        }
+    }
+
+    /// One line for the service manager, when it changes.
+    fn tell_service(&mut self) {
+        let status = match (self.session.is_served(), self.session.connection()) {
+            (true, _) => "connected to the host",
+            (false, Some(_)) => "at the broker; the host is away",
+            (false, None) => "no broker",
+        };
+        if self.told_service != status {
+            self.told_service = status;
+            tracing::info!("{status}");
+            self.service.status(status);
+        }
+    }
+}
