@@ -123,9 +123,14 @@ pub(crate) fn read_scenario(path: &Path) -> Result<Scenario, Failure> {
     let text =
         std::fs::read_to_string(path).map_err(|error| Failure::Usage(format!("cannot read {shown}: {error}")))?;
     let raw: RawScenario = toml::from_str(&text).map_err(|error| {
-        let line = error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-        let line = line.map_or(String::new(), |line| format!(", line {line}"));
-        Failure::Usage(format!("{shown}{line}: {}", error.message().replace('\n', " ")))
+        let at = error.span().map_or_else(String::new, |span| {
+            let before = &text[..text.floor_char_boundary(span.start)];
+            let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+            let key = text[start..].lines().next().and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+            let key = key.map_or_else(String::new, |key| format!(", `{key}`"));
+            format!(", line {}{key}", 1 + before.matches('\n').count())
+        });
+        Failure::Usage(format!("{shown}{at}: {}", error.message().replace('\n', " ")))
     })?;
     Scenario::try_from(raw).map_err(|error| Failure::Usage(format!("{shown}: {error}")))
 }

@@ -6,3 +6,4 @@ mod conic;
 mod allocation;
 mod choices;
 mod learned;
+mod robust;
