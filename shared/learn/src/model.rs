@@ -1,6 +1,7 @@
 //! A network with its weights: a student state, a teacher, or a checkpoint of another's making.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use tch::{Device, Kind, Tensor};
 use twin_data::Normalisation;
@@ -25,6 +26,9 @@ pub struct Model {
     pub compute: Kind,
 }
 
+/// Held from seeding LibTorch's generator to the last number drawn.
+static GENERATOR: Mutex<()> = Mutex::new(());
+
 /// What a network makes of images.
 #[derive(Debug)]
 pub struct Outputs {
@@ -47,6 +51,8 @@ impl Model {
         device: Device,
     ) -> Result<Self, LearnError> {
         let network = zoo::build(architecture, head, norm);
+        // LibTorch's generator is one for the whole process.
+        let _held = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
         tch::manual_seed(seed.cast_signed());
         let weights = network
             .parameters()

@@ -266,7 +266,7 @@ mod tests {
         let written = write_some(&dir.path().join("x.safetensors"), &some());
         assert_eq!(written.version.to_string(), GOLDEN);
     }
-    const GOLDEN: &str = "pin";
+    const GOLDEN: &str = "00bdf6e70fb1b7e162c21d8aee3a6ea402e7e0fe2451786c2b509f7a41855340";
 
     #[test]
     fn cut_and_poisoned_files_are_refused() {

