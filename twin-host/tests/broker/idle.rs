@@ -8,8 +8,12 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 use twin_host::broker::embedded::Limits;
 
-/// Idle connections of each kind: 300, or fewer where this process may not open as many files.
+/// Idle connections of each kind: `IDLE_CROWD` of them, else 300, or fewer where this process may not open as many
+/// files.
 fn crowd() -> usize {
+    if let Some(asked) = std::env::var("IDLE_CROWD").ok().and_then(|count| count.parse().ok()) {
+        return asked;
+    }
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let files = limits.lines().find(|line| line.starts_with("Max open files"));
     let soft = files.and_then(|line| line.split_whitespace().nth(3)).and_then(|soft| soft.parse::<usize>().ok());
@@ -28,20 +32,22 @@ async fn idle(address: std::net::SocketAddr, count: usize, first_bytes: &[u8]) -
     sockets
 }
 
-/// The slowest of twenty honest connects through each listener.
-async fn slowest_connect(stage: &Stage) -> Duration {
+/// A hundred honest connects through each listener, fastest first.
+async fn connects(stage: &Stage) -> Vec<Duration> {
     let own = stage.certify("board1");
-    let mut slowest = Duration::ZERO;
-    for _ in 0..20 {
+    let mut taken = Vec::new();
+    for _ in 0..100 {
         let start = Instant::now();
-        stage.board("board0").await.disconnect().await;
-        slowest = slowest.max(start.elapsed());
+        let mut raw = Raw::tcp(stage.plain()).await;
+        assert!(raw.connect(&Connect::honest("board0")).await.is_success());
+        taken.push(start.elapsed());
         let start = Instant::now();
         let mut raw = Raw::tls(stage.tls(), stage.authority.certificate(), Some(&own)).await.unwrap();
         assert!(raw.connect(&Connect::honest("board1")).await.is_success());
-        slowest = slowest.max(start.elapsed());
+        taken.push(start.elapsed());
     }
-    slowest
+    taken.sort_unstable();
+    taken
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,8 +60,13 @@ async fn a_crowd_of_idle_sockets_keeps_nobody_out() {
         let unfinished = idle(stage.plain(), crowd / 2, &connect_packet(&Connect::honest("board0"))[..9]).await;
         let no_hello = idle(stage.tls(), crowd / 2, b"").await;
         let half_hello = idle(stage.tls(), crowd / 2, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await;
-        let slowest = slowest_connect(&stage).await;
-        println!("{crowd} idle TCP and {crowd} idle TLS connections {what}: slowest honest connect {slowest:?}");
+        let taken = connects(&stage).await;
+        println!(
+            "{crowd} idle TCP and {crowd} idle TLS connections {what}: honest connects take {:?} at the median, {:?} \
+             at p99",
+            taken[taken.len() / 2],
+            taken[taken.len() * 99 / 100],
+        );
         stage.expect_service("board2").await;
         drop((silent, unfinished, no_hello, half_hello));
     }

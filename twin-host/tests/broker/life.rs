@@ -188,6 +188,17 @@ async fn a_payload_longer_than_its_channel_is_refused() {
     assert_eq!(stage.broker.counts().publications_refused, 1);
 }
 
+/// The crate would take 256 MiB.
+#[tokio::test]
+async fn a_packet_larger_than_any_channel_allows_ends_its_connection() {
+    let mut stage = Stage::set().await;
+    let mut board = stage.board("board0").await;
+    let blob = topic("board0", Channel::UpBlob).to_string();
+    board.send(&crate::raw::publish_packet(&blob, &[0; 300 << 10], 1, false, 1)).await;
+    board.closed().await;
+    stage.expect_service("board0").await;
+}
+
 #[tokio::test]
 async fn shutdown_ends_all_even_if_nobody_reads() {
     let mut stage = Stage::set().await;
