@@ -47,7 +47,9 @@ fi
 if [ -f "$here/bin/twin-agent" ]; then
     # What cannot start here must not replace what can.
     [ -n "$root" ] || "$here/bin/twin-agent" --version >/dev/null || fail "this bundle's twin-agent does not run on this board ($(uname -m))"
-    if [ -f "$root/usr/bin/twin-agent" ]; then
+    # An upgrade over one that has not proved itself goes back to the last agent that had.
+    if [ -n "$undo_after" ] && [ -f "$root/usr/bin/twin-agent" ] && [ ! -f "$root/usr/lib/twin-agent/twin-agent.previous" ] &&
+        ! cmp -s "$here/bin/twin-agent" "$root/usr/bin/twin-agent"; then
         put 755 "$root/usr/bin/twin-agent" "$root/usr/lib/twin-agent/twin-agent.previous"
     fi
     put 755 "$here/bin/twin-agent" "$root/usr/bin/twin-agent"
@@ -81,8 +83,8 @@ if [ -n "$enrolment" ]; then
 fi
 
 [ "$start" = yes ] || exit 0
-if ! command -v systemctl >/dev/null 2>&1; then
-    say "no systemd here: have your init run '/usr/bin/twin-agent run --config /etc/twin-agent/agent.toml' as twin-agent"
+if [ ! -d /run/systemd/system ]; then
+    say "systemd does not run here: have your init run '/usr/bin/twin-agent run --config /etc/twin-agent/agent.toml' as twin-agent"
     exit 0
 fi
 systemctl daemon-reload

@@ -11,6 +11,7 @@ mod tls;
 
 use std::time::Duration;
 
+use rumqttc::NetworkOptions;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectProperties, LastWill, Packet, PubAckReason, Publish, PublishProperties, SubscribeReasonCode,
@@ -96,6 +97,10 @@ impl Dialer {
             .set_connection_timeout(CONNECT_WITHIN_S)
             .set_outgoing_inflight_upper_limit(PACKET_IDS)
             .set_request_channel_capacity(QUEUE);
+        // Small messages must not wait for the acknowledgement of the ones before.
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        options.set_network_options(network);
         let properties = ConnectProperties {
             session_expiry_interval: Some(SESSION_EXPIRY_S),
             receive_maximum: Some(RECEIVE_MAXIMUM),
