@@ -62,7 +62,9 @@ fi
 if [ -f "$here/bin/twin-trainer" ]; then
     put 755 "$here/bin/twin-trainer" "$root/usr/lib/twin-agent/twin-trainer"
     for library in "$here"/lib/*; do
-        put 755 "$library" "$root/usr/lib/twin-agent/lib/$(basename "$library")"
+        copy="$root/usr/lib/twin-agent/lib/$(basename "$library")"
+        # One file by two names must stay one, or it is loaded twice.
+        if [ -L "$library" ]; then ln -sfn "$(readlink "$library")" "$copy"; else put 755 "$library" "$copy"; fi
     done
     # Says what is there, so that the same 300 MB are not sent again.
     put 644 "$here/trainer.sha256" "$root/usr/lib/twin-agent/trainer.sha256"
