@@ -57,7 +57,7 @@ impl Prices {
     ) {
         into.channel_sums.clear();
         into.channel_sums.resize(self.channels.len(), 0.0);
-        let (mut paid, mut compute_sum, mut fixed) = (0.0, 0.0, 0.0);
+        let (mut paid, mut size, mut compute_sum, mut fixed) = (0.0, 0.0, 0.0, 0.0);
         if let Some(chosen) = &mut chosen {
             chosen.clear();
         }
@@ -75,6 +75,7 @@ impl Prices {
             });
             let (choice, load) = answer.expect("a checked scenario permits every device a choice");
             paid += best;
+            size += best.abs();
             compute_sum += load.compute_root;
             let passed =
                 if cap == f64::INFINITY { f64::INFINITY } else { cap * (channel / (2.0 * costs.delay_weight)) };
@@ -85,7 +86,10 @@ impl Prices {
             }
         }
         let conjugates: f64 = costs.channels.iter().zip(&self.channels).map(|(c, &price)| c.conjugate(price)).sum();
-        into.bound = paid - costs.compute_conjugate(self.compute) - conjugates;
+        let conjugates = conjugates + costs.compute_conjugate(self.compute);
+        // What adding up so many numbers can at most have added by rounding is taken off: the bound stays one.
+        let rounding = f64::EPSILON * loads.devices() as f64 * (size + conjugates.abs());
+        into.bound = paid - conjugates - rounding;
         into.compute_sum = compute_sum;
         into.fixed = fixed;
     }
@@ -155,7 +159,7 @@ pub(crate) fn best_prices<L: Loads, S: Loads>(
     if costs.channels.len() > 1 {
         return prices_by_channel(loads, costs);
     }
-    let start = (loads.devices() > 8 * SAMPLE).then(|| {
+    let start = (loads.devices() > 2 * SAMPLE).then(|| {
         let (sample, costs) = sample(SAMPLE);
         plane_search(&sample, &costs, None)
     });

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use twin_core::scheduler::family::{Family, generator};
 use twin_core::scheduler::loads::LoadTable;
 use twin_core::scheduler::policy::{Dual, Exact, Policy};
-use twin_core::scheduler::{Choice, Decision, Link, Scenario};
+use twin_core::scheduler::{Choice, Decision, Device, DeviceDecision, Link, Scenario};
 
 /// The best decision by trying every one.
 pub(crate) fn enumerate(scenario: &Scenario) -> Decision {
@@ -77,4 +77,12 @@ fn exact_proves_twelve_devices_and_devices_all_alike() {
     let alike = paper(24, 0).with_boards(&alike).expect("the values come from a checked scenario");
     let decision = Exact::default().decide(&alike, &mut generator(0, 0)).expect("exact answers");
     assert!(decision.certificate.expect("exact always has one").gap <= 1e-9);
+}
+
+#[test]
+fn a_device_of_a_million_takes_less_than_two_hundred_bytes() {
+    // The scenario's entry, the decision's, its two shares on the way there, and the choice in the search.
+    let shares = 2 * size_of::<f64>();
+    let bytes = size_of::<Device>() + size_of::<DeviceDecision>() + shares + 2 * size_of::<Choice>();
+    assert!(bytes <= 200, "{bytes}");
 }

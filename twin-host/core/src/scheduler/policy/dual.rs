@@ -29,7 +29,7 @@ pub(crate) struct Relaxed {
 }
 
 /// Devices up to which the loads are worth keeping: beyond, computing them afresh is as fast and costs no memory.
-const TABLE: usize = 4_096;
+const TABLE: usize = 16_384;
 
 /// Solves the relaxation over these loads, which must be the scenario's own.
 pub(crate) fn relax(scenario: &Scenario, loads: &impl Loads, costs: &SharedCost) -> Relaxed {
