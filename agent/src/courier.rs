@@ -132,7 +132,15 @@ impl Courier {
         match self.exchange.on_ack(ack, now.saturating_duration_since(self.started))? {
             Output::Sent(manifest) => {
                 if let Some((_, since)) = self.leaving.take_if(|(blob, _)| *blob == manifest.blob) {
-                    path.sent(now, manifest.size, now.saturating_duration_since(since));
+                    let took = now.saturating_duration_since(since);
+                    path.sent(now, manifest.size, took);
+                    tracing::info!(
+                        purpose = ?manifest.purpose,
+                        bytes = manifest.size,
+                        seconds = took.as_secs_f64(),
+                        retransmissions = self.exchange.retransmissions(),
+                        "the host has a blob"
+                    );
                 }
                 Some(Delivery::Sent(manifest))
             }

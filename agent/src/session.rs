@@ -487,3 +487,6 @@ fn failed(code: FailureCode, message: &str) -> Status {
     }
     Status::Failed { code, message: text }
 }
+
+#[cfg(test)]
+mod tests;

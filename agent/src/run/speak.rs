@@ -100,6 +100,11 @@ impl Agent {
         let topic = String::from_utf8_lossy(topic);
         let letter = match self.mailbox.open(&topic, payload) {
             Ok(letter) => letter,
+            // Left over in the broker from an earlier life of ours, before the host has said who it is.
+            Err(error) if !self.session.is_served() => {
+                tracing::debug!(topic = %topic.escape_debug(), %error, "a message is refused");
+                return;
+            }
             Err(error) => {
                 tracing::warn!(topic = %topic.escape_debug(), %error, "a message is refused");
                 return;

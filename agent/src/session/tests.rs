@@ -1,0 +1,617 @@
+//! A session against a host, a disk and a trainer that do what they like.
+
+#![allow(clippy::wildcard_enum_match_arm, reason = "an output that says nothing here is skipped")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use twin_shared::id::{DatasetVersion, JobId, ModelVersion, RoundId};
+use twin_shared::model::Architecture;
+use twin_shared::pipe::{Event, Outcome};
+use twin_shared::plan::{Augmentation, EpochPlan, LabelKind, Method, Recipe};
+use twin_shared::wire::{Capabilities, DatasetOffer, TrainedEpoch, VersionRange};
+
+use super::*;
+use crate::guard::Cause;
+
+const JOB: JobId = JobId(7);
+const BATCHES: u32 = 6;
+
+fn blob(name: &str) -> BlobHash {
+    BlobHash::of(name.as_bytes())
+}
+
+fn about() -> About {
+    let dataset = DatasetVersion(blob("dataset").0);
+    About {
+        agent: heapless::String::try_from("1.0.0").expect("short"),
+        capabilities: Capabilities {
+            can_train: true,
+            emulated: true,
+            models: heapless::Vec::new(),
+            memory_mib: 1024,
+            cores: 4,
+        },
+        dataset: Some((DatasetOffer { version: dataset, bytes: 1, samples: 60 }, blob("dataset"))),
+        duty: 0.5,
+    }
+}
+
+/// Six mini-batches, two a block.
+fn assignment(round: u32, base: BlobHash, site: Site) -> Assignment {
+    Assignment {
+        job: JOB,
+        round: RoundId(round),
+        architecture: Architecture::Vgg8,
+        site,
+        base,
+        plan: EpochPlan {
+            seed: 1,
+            epoch: round,
+            batch: 10,
+            augmentation: Augmentation { crop_padding: 0, flip: false },
+        },
+        recipe: Recipe::student(4),
+        method: Method::SimKd,
+        labels: LabelKind::Vector,
+        samples: 60,
+        batches_per_block: 2,
+        uplink_bits_per_second: 1_000_000,
+        deadline_ms: 60_000,
+    }
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn host(epoch: u64, online: bool) -> Input {
+    let state = HostState { online, epoch, versions: VersionRange { oldest: 1, newest: 1 } };
+    Input::Host { state, boot: BootId([u8::try_from(epoch % 256).expect("small"); 16]) }
+}
+
+fn order(id: u64, order: Order) -> Input {
+    Input::Command(Command { id, order })
+}
+
+fn labels(round: u32, index: u32) -> Input {
+    let name = format!("labels {round} {index}");
+    Input::Received { blob: blob(&name), purpose: Purpose::Labels { job: JOB, round: RoundId(round), index } }
+}
+
+/// A session that is connected, served and permitted to train at full duty.
+fn served() -> Session {
+    let mut session = Session::new(about(), Memory::default());
+    session.handle(secs(0), Input::Connected { sequence: 3 });
+    session.handle(secs(0), host(1, true));
+    session.handle(secs(0), Input::Permit(Permit::Train { duty: 1.0 }));
+    session
+}
+
+fn replies(outputs: &[Output]) -> Vec<Status> {
+    let reply = |output: &Output| match output {
+        Output::Publish(Message::Reply(reply)) => Some(reply.status.clone()),
+        _ => None,
+    };
+    outputs.iter().filter_map(reply).collect()
+}
+
+fn submitted(outputs: &[Output]) -> Option<(Ticket, bool)> {
+    outputs.iter().find_map(|output| match output {
+        Output::Submit { ticket, momentum, .. } => Some((*ticket, *momentum)),
+        _ => None,
+    })
+}
+
+fn grants(outputs: &[Output]) -> usize {
+    outputs.iter().filter(|output| matches!(output, Output::Grant(_))).count()
+}
+
+fn stepped(ticket: Ticket, step: u32) -> Input {
+    Input::Trainer(Event::Stepped { ticket, step, seconds: 2.0, loss: Some(1.0) })
+}
+
+fn done(ticket: Ticket, state: BlobHash) -> Input {
+    let outcome = Outcome::Student { version: ModelVersion([0; 32]), hash: state, bytes: 1, loss: 0.5, samples: 60 };
+    Input::Trainer(Event::Done { ticket, outcome })
+}
+
+/// Brings a served session to its first grant of round 0; returns the ticket.
+fn training(session: &mut Session) -> Ticket {
+    let base = blob("base");
+    session.handle(secs(1), order(1, Order::Assign(assignment(0, base, Site::Local))));
+    session.handle(secs(1), Input::Found { blob: base, held: true });
+    let outputs = session.handle(secs(1), labels(0, 0));
+    let (ticket, momentum) = submitted(&outputs).expect("base and first block are there");
+    assert!(!momentum, "nothing was trained before");
+    let outputs = session.handle(secs(2), Input::Trainer(Event::Accepted { ticket, steps: BATCHES }));
+    assert_eq!(grants(&outputs), 1);
+    ticket
+}
+
+#[test]
+fn a_birth_follows_the_connection_and_carries_its_number() {
+    let mut session = Session::new(about(), Memory::default());
+    let outputs = session.handle(secs(0), Input::Connected { sequence: 9 });
+    let [Output::Publish(Message::State(BoardState::Online(birth)))] = outputs.as_slice() else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(birth.sequence, 9);
+    let outputs = session.handle(secs(1), order(1, Order::Rebirth));
+    assert!(matches!(&outputs[0], Output::Publish(Message::State(BoardState::Online(again))) if again == birth));
+    assert_eq!(replies(&outputs), [Status::Done]);
+}
+
+#[test]
+fn a_host_of_an_earlier_life_is_not_believed() {
+    let mut session = Session::new(about(), Memory::default());
+    session.handle(secs(0), Input::Connected { sequence: 1 });
+    let outputs = session.handle(secs(0), host(5, true));
+    assert!(outputs.contains(&Output::Adopt(BootId([5; 16]))) && session.is_served());
+    let outputs = session.handle(secs(1), host(4, false));
+    assert!(session.is_served() && matches!(outputs.as_slice(), [Output::Warn(_)]), "{outputs:?}");
+    session.handle(secs(2), host(5, false));
+    assert!(!session.is_served());
+    session.handle(secs(3), host(6, true));
+    assert!(session.is_served());
+    let other = HostState { online: true, epoch: 6, versions: VersionRange { oldest: 8, newest: 9 } };
+    session.handle(secs(4), Input::Host { state: other, boot: BootId([6; 16]) });
+    assert!(!session.is_served(), "no common version");
+}
+
+#[test]
+fn an_epoch_goes_from_assignment_to_proof() {
+    let mut session = served();
+    let ticket = training(&mut session);
+    // A step of 2 s at half duty is followed by 2 s of rest.
+    session.handle(secs(4), stepped(ticket, 1));
+    assert_eq!(session.wake_at(), Some(secs(6)));
+    assert_eq!(grants(&session.handle(secs(5), Input::Tick)), 0);
+    assert_eq!(grants(&session.handle(secs(6), Input::Tick)), 1);
+    // The third batch has no labels for 10 s, and a later block does not stand in.
+    session.handle(secs(8), stepped(ticket, 2));
+    assert_eq!(grants(&session.handle(secs(10), Input::Tick)), 0);
+    assert_eq!(grants(&session.handle(secs(12), labels(0, 2))), 0);
+    assert_eq!(grants(&session.handle(secs(20), labels(0, 1))), 1);
+    for step in 3..BATCHES {
+        session.handle(secs(20 + u64::from(step)), stepped(ticket, step));
+        session.handle(secs(30 + u64::from(step)), Input::Tick);
+    }
+    session.handle(secs(52), stepped(ticket, BATCHES));
+    let state = blob("state 0");
+    let outputs = session.handle(secs(52), done(ticket, state));
+    assert_eq!(outputs, [Output::Keep { ticket, job: JOB, round: RoundId(0) }]);
+    let outputs = session.handle(secs(52), Input::Kept { ticket, state: Ok(state) });
+    let trained = TrainedEpoch {
+        job: JOB,
+        round: RoundId(0),
+        state,
+        samples: 60,
+        loss: 0.5,
+        training_ms: 50_000,
+        starved_ms: 10_000,
+    };
+    assert!(matches!(&outputs[0], Output::Persist(memory) if memory.trained.is_some_and(|t| t.epoch == trained)));
+    assert_eq!(replies(&outputs), [Status::Trained(trained)]);
+    let purpose = Purpose::Student { job: JOB, round: RoundId(0) };
+    assert_eq!(outputs.last(), Some(&Output::Send { blob: state, purpose }));
+    session.handle(secs(53), Input::Sent { purpose });
+    assert_eq!(session.activity(), Activity::Idle);
+
+    // The host asks for proof, and the next epoch goes on with this one's momentum.
+    let document = TwinDocument { version: 1, job: JOB, round: RoundId(0), state };
+    assert_eq!(session.handle(secs(54), Input::Desired(document)), [Output::Rehash(document)]);
+    let outputs = session.handle(secs(54), Input::Hashed { document, found: Some(state) });
+    assert!(outputs.contains(&Output::Publish(Message::Reported(document))));
+    assert!(
+        matches!(outputs.last(), Some(Output::Collect(kept)) if kept.contains(&state) && kept.contains(&blob("dataset")))
+    );
+    session.handle(secs(55), order(2, Order::Assign(assignment(1, state, Site::Local))));
+    session.handle(secs(55), Input::Found { blob: state, held: true });
+    assert!(submitted(&session.handle(secs(56), labels(1, 0))).expect("submitted").1);
+}
+
+#[test]
+fn a_document_waits_for_its_state() {
+    let mut session = served();
+    let state = blob("from the host");
+    let document = TwinDocument { version: 4, job: JOB, round: RoundId(2), state };
+    session.handle(secs(1), order(1, Order::Assign(assignment(2, blob("base"), Site::Host))));
+    session.handle(secs(1), Input::Desired(document));
+    assert!(session.handle(secs(1), Input::Hashed { document, found: None }).is_empty());
+    let outputs = session
+        .handle(secs(2), Input::Received { blob: state, purpose: Purpose::Student { job: JOB, round: RoundId(2) } });
+    assert_eq!(replies(&outputs), [Status::Done]);
+    assert_eq!(outputs.last(), Some(&Output::Rehash(document)));
+    session.handle(secs(2), Input::Hashed { document, found: Some(state) });
+    // Published again with the next connection, and an older document is refused.
+    session.handle(secs(3), Input::Disconnected);
+    let outputs = session.handle(secs(4), Input::Connected { sequence: 4 });
+    assert_eq!(outputs.last(), Some(&Output::Publish(Message::Reported(document))));
+    let older = TwinDocument { version: 3, ..document };
+    assert!(matches!(session.handle(secs(5), Input::Desired(older)).as_slice(), [Output::Warn(_)]));
+}
+
+#[test]
+fn a_damaged_state_is_reported_as_it_is() {
+    let mut session = served();
+    let document = TwinDocument { version: 1, job: JOB, round: RoundId(0), state: blob("right") };
+    session.handle(secs(1), Input::Desired(document));
+    let outputs = session.handle(secs(1), Input::Hashed { document, found: Some(blob("wrong")) });
+    assert!(outputs.contains(&Output::Publish(Message::Reported(TwinDocument { state: blob("wrong"), ..document }))));
+    let Some(Output::Collect(kept)) = outputs.last() else { panic!("{outputs:?}") };
+    assert!(!kept.contains(&blob("right")));
+}
+
+#[test]
+fn the_same_command_is_done_once_and_answered_again() {
+    let mut session = served();
+    let again = order(4, Order::SendDataset(DatasetVersion(blob("dataset").0)));
+    let sends = |outputs: &[Output]| outputs.iter().filter(|output| matches!(output, Output::Send { .. })).count();
+    let first = session.handle(secs(1), again.clone());
+    assert_eq!((sends(&first), replies(&first)), (1, vec![Status::Accepted]));
+    let second = session.handle(secs(2), again);
+    assert_eq!((sends(&second), replies(&second)), (0, vec![Status::Accepted]));
+    let outputs = session.handle(secs(3), order(5, Order::SendDataset(DatasetVersion([0; 32]))));
+    assert!(matches!(replies(&outputs)[0], Status::Failed { code: FailureCode::Missing, .. }));
+}
+
+#[test]
+fn an_epoch_that_was_trained_is_handed_over_again_after_a_restart() {
+    let (base, state) = (blob("base"), blob("state"));
+    let epoch =
+        TrainedEpoch { job: JOB, round: RoundId(0), state, samples: 60, loss: 0.5, training_ms: 1, starved_ms: 0 };
+    let memory = Memory { trained: Some(TrainedHere { base, epoch }), ..Memory::default() };
+    let mut session = Session::new(about(), memory);
+    session.handle(secs(0), Input::Connected { sequence: 1 });
+    session.handle(secs(0), host(1, true));
+    let outputs = session.handle(secs(1), order(1, Order::Assign(assignment(0, base, Site::Local))));
+    assert_eq!(replies(&outputs), [Status::Trained(epoch)]);
+    assert!(matches!(outputs.last(), Some(Output::Send { blob, .. }) if *blob == state));
+    // From another base it is another epoch.
+    let outputs = session.handle(secs(2), order(2, Order::Assign(assignment(0, blob("other"), Site::Local))));
+    assert_eq!(replies(&outputs), [Status::Accepted]);
+}
+
+#[test]
+fn a_pause_takes_no_step_and_loses_none() {
+    let mut session = served();
+    let ticket = training(&mut session);
+    session.handle(secs(3), Input::Permit(Permit::Wait(Cause::Inhibited)));
+    assert_eq!(session.activity(), Activity::Paused { round: RoundId(0) });
+    session.handle(secs(4), stepped(ticket, 1));
+    assert_eq!(grants(&session.handle(secs(100), Input::Tick)), 0);
+    assert_eq!(session.wake_at(), None, "only the guard's word changes anything");
+    assert_eq!(grants(&session.handle(secs(200), Input::Permit(Permit::Train { duty: 1.0 }))), 1);
+}
+
+#[test]
+fn a_trainer_that_dies_hangs_or_is_missing_is_told_by_its_cause() {
+    let failure = |outputs: &[Output]| match replies(outputs).as_slice() {
+        [Status::Failed { code, message }] => (*code, message.as_str().to_owned()),
+        other => panic!("{other:?}"),
+    };
+    let mut session = served();
+    training(&mut session);
+    let died = session.handle(secs(3), Input::TrainerDied("killed by signal 9".to_owned()));
+    assert_eq!(failure(&died), (FailureCode::TrainerDied, "killed by signal 9".to_owned()));
+
+    let mut session = served();
+    training(&mut session);
+    assert_eq!(session.wake_at(), Some(secs(602)));
+    let hangs = session.handle(secs(602), Input::Tick);
+    assert!(hangs.contains(&Output::KillTrainer));
+    assert_eq!(failure(&hangs).0, FailureCode::TrainerDied);
+
+    let mut session = served();
+    training(&mut session);
+    let missing = session.handle(secs(3), Input::NoTrainer("no such file".to_owned()));
+    assert_eq!(failure(&missing).0, FailureCode::NoTrainer);
+    // The agent goes on: the host trains, and the state is taken.
+    let outputs = session.handle(secs(4), order(2, Order::Assign(assignment(0, blob("base"), Site::Host))));
+    assert_eq!(replies(&outputs), [Status::Accepted]);
+}
+
+#[test]
+fn a_stopped_job_is_forgotten_and_an_idle_trainer_ends() {
+    let mut session = served();
+    let ticket = training(&mut session);
+    let outputs = session.handle(secs(10), order(2, Order::Stop(JOB)));
+    assert!(outputs.contains(&Output::Cancel(ticket)) && outputs.contains(&Output::Abandon { but: None }));
+    assert_eq!(session.wake_at(), Some(secs(70)));
+    assert!(session.handle(secs(69), Input::Tick).is_empty());
+    assert_eq!(session.handle(secs(70), Input::Tick), [Output::StopTrainer]);
+    assert_eq!(session.wake_at(), None);
+}
+
+#[test]
+fn only_what_the_assignment_needs_is_taken() {
+    let mut session = served();
+    let base = blob("base");
+    let offer = |purpose, blob| Manifest { blob, size: 1, chunk: 1 << 14, purpose };
+    let (job, round) = (JOB, RoundId(0));
+    let wanted = Purpose::Base { job, round };
+    assert!(session.limit(&offer(wanted, base)).is_err(), "nothing is assigned");
+    session.handle(secs(1), order(1, Order::Assign(assignment(0, base, Site::Local))));
+    assert_eq!(session.limit(&offer(wanted, base)), Ok(MAX_STATE));
+    assert_eq!(session.limit(&offer(Purpose::Labels { job, round, index: 2 }, blob("x"))), Ok(MAX_LABELS));
+    for purpose in [
+        Purpose::Labels { job, round, index: 3 },
+        Purpose::Labels { job, round: RoundId(1), index: 0 },
+        Purpose::Student { job, round },
+        Purpose::Dataset(DatasetVersion([0; 32])),
+    ] {
+        assert_eq!(session.limit(&offer(purpose, blob("x"))), Err(Refusal::Unexpected), "{purpose:?}");
+    }
+    assert!(session.limit(&offer(wanted, blob("another"))).is_err());
+    session.handle(secs(2), order(2, Order::Assign(assignment(0, base, Site::Host))));
+    assert_eq!(session.limit(&offer(Purpose::Student { job, round }, blob("x"))), Ok(MAX_STATE));
+    assert!(session.limit(&offer(wanted, base)).is_err());
+}
+
+/// What may happen to a board, in any order.
+#[derive(Debug, Clone)]
+enum Step {
+    Wait(u64),
+    Connect,
+    Lose,
+    Host(u64, bool),
+    Assign { id: u64, round: u32, site: Site },
+    Stop(u64),
+    Base(u32),
+    Labels(u32, u32),
+    Student(u32),
+    Desired(u64, u32),
+    Permit(bool),
+    Trainer,
+    TrainerDies,
+    Sent(u32),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let site = prop_oneof![4 => Just(Site::Local), 1 => Just(Site::Host)];
+    prop_oneof![
+        3 => (0u64..20).prop_map(Step::Wait),
+        2 => Just(Step::Connect),
+        1 => Just(Step::Lose),
+        2 => (1u64..4, any::<bool>()).prop_map(|(epoch, online)| Step::Host(epoch, online)),
+        4 => (0u64..30, 0u32..3, site).prop_map(|(id, round, site)| Step::Assign { id, round, site }),
+        1 => (30u64..40).prop_map(Step::Stop),
+        4 => (0u32..3).prop_map(Step::Base),
+        8 => (0u32..3, 0u32..4).prop_map(|(round, index)| Step::Labels(round, index)),
+        2 => (0u32..3).prop_map(Step::Student),
+        2 => (0u64..5, 0u32..3).prop_map(|(version, round)| Step::Desired(version, round)),
+        2 => any::<bool>().prop_map(Step::Permit),
+        16 => Just(Step::Trainer),
+        1 => Just(Step::TrainerDies),
+        2 => (0u32..3).prop_map(Step::Sent),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// A board around the session: its disk, and a trainer whose every epoch ends in a state never seen before.
+struct Board {
+    session: Session,
+    stored: Memory,
+    disk: BTreeSet<BlobHash>,
+    blocks: BTreeSet<(u32, u32)>,
+    now: Duration,
+    births: u64,
+    /// Ticket, steps done, steps granted, and the epoch's assignment.
+    job: Option<(Ticket, u32, u32, Assignment)>,
+    accepted: bool,
+    made: u64,
+    results: BTreeMap<(u32, BlobHash), BlobHash>,
+}
+
+fn base_of(round: u32) -> BlobHash {
+    blob(&format!("base {round}"))
+}
+
+impl Board {
+    fn new() -> Self {
+        Self {
+            session: Session::new(about(), Memory::default()),
+            stored: Memory::default(),
+            disk: BTreeSet::new(),
+            blocks: BTreeSet::new(),
+            now: Duration::ZERO,
+            births: 0,
+            job: None,
+            accepted: false,
+            made: 0,
+            results: BTreeMap::new(),
+        }
+    }
+
+    fn tell(&mut self, input: Input) -> Result<(), TestCaseError> {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            for output in self.session.handle(self.now, input) {
+                if let Some(input) = self.perform(output)? {
+                    inputs.push(input);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, output: Output) -> Result<Option<Input>, TestCaseError> {
+        match output {
+            Output::Persist(memory) => self.stored = memory,
+            Output::Look(blob) => return Ok(Some(Input::Found { blob, held: self.disk.contains(&blob) })),
+            Output::Rehash(document) => {
+                let found = self.disk.contains(&document.state).then_some(document.state);
+                return Ok(Some(Input::Hashed { document, found }));
+            }
+            Output::Prepare { .. } => self.blocks.clear(),
+            Output::PlaceLabels { round, index, .. } => {
+                self.blocks.insert((round.0, index));
+            }
+            Output::Submit { ticket, assignment, .. } => {
+                prop_assert!(self.job.is_none(), "one job at a time");
+                prop_assert!(self.disk.contains(&assignment.base), "trains without its base");
+                self.job = Some((ticket, 0, 0, *assignment));
+                self.accepted = false;
+            }
+            Output::Grant(ticket) => {
+                let Some((ours, done, granted, assignment)) = &mut self.job else {
+                    return Err(TestCaseError::fail("a grant without a job"));
+                };
+                prop_assert_eq!(*ours, ticket);
+                prop_assert_eq!(*done, *granted, "one step at a time");
+                prop_assert!(*granted < BATCHES);
+                prop_assert!(self.blocks.contains(&(assignment.round.0, *granted / 2)), "a step without labels");
+                *granted += 1;
+            }
+            Output::Cancel(ticket) => {
+                prop_assert_eq!(self.job.take().map(|(ours, ..)| ours), Some(ticket));
+            }
+            Output::KillTrainer => self.job = None,
+            Output::StopTrainer => prop_assert!(self.job.is_none(), "a busy trainer is not idle"),
+            Output::Keep { ticket, .. } => {
+                let state = blob(&format!("state {}", self.made));
+                self.disk.insert(state);
+                return Ok(Some(Input::Kept { ticket, state: Ok(state) }));
+            }
+            Output::Collect(needed) => self.disk.retain(|blob| needed.contains(blob)),
+            Output::Publish(Message::Reply(Reply { status: Status::Trained(epoch), .. })) => {
+                let trained = self.stored.trained.filter(|trained| trained.epoch == epoch);
+                let Some(trained) = trained else { return Err(TestCaseError::fail("told before it is stored")) };
+                prop_assert!(self.disk.contains(&epoch.state), "a trained state that is not kept");
+                let first = *self.results.entry((epoch.round.0, trained.base)).or_insert(epoch.state);
+                // Trained anew only where another epoch was trained in between and took its place.
+                self.results.retain(|key, _| *key == (epoch.round.0, trained.base));
+                prop_assert_eq!(first, epoch.state);
+            }
+            Output::Publish(Message::Reported(document)) => prop_assert!(self.births > 0 && document.version < 5),
+            Output::Publish(_)
+            | Output::Adopt(_)
+            | Output::Send { .. }
+            | Output::Abandon { .. }
+            | Output::Pace(_)
+            | Output::Warn(_) => {}
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
+        let id = |round| (JOB, RoundId(round));
+        match step {
+            Step::Wait(seconds) => {
+                self.now += secs(seconds);
+                self.tell(Input::Tick)
+            }
+            Step::Connect => {
+                self.births += 1;
+                self.tell(Input::Connected { sequence: self.births })
+            }
+            Step::Lose => self.tell(Input::Disconnected),
+            Step::Host(epoch, online) => self.tell(host(epoch, online)),
+            Step::Assign { id, round, site } => {
+                self.tell(order(id, Order::Assign(assignment(round, base_of(round), site))))
+            }
+            Step::Stop(id) => self.tell(order(id, Order::Stop(JOB))),
+            Step::Base(round) => {
+                let (job, number) = id(round);
+                let manifest = Manifest {
+                    blob: base_of(round),
+                    size: 1,
+                    chunk: 1 << 14,
+                    purpose: Purpose::Base { job, round: number },
+                };
+                if self.session.limit(&manifest).is_err() {
+                    return Ok(());
+                }
+                self.disk.insert(base_of(round));
+                self.tell(Input::Received { blob: base_of(round), purpose: manifest.purpose })
+            }
+            Step::Labels(round, index) => self.tell(labels(round, index)),
+            Step::Student(round) => {
+                let (job, number) = id(round);
+                let state = blob(&format!("student {round}"));
+                self.disk.insert(state);
+                self.tell(Input::Received { blob: state, purpose: Purpose::Student { job, round: number } })
+            }
+            Step::Desired(version, round) => {
+                let (job, number) = id(round);
+                let state = blob(&format!("student {round}"));
+                self.tell(Input::Desired(TwinDocument { version, job, round: number, state }))
+            }
+            Step::Permit(true) => self.tell(Input::Permit(Permit::Train { duty: 1.0 })),
+            Step::Permit(false) => self.tell(Input::Permit(Permit::Wait(Cause::Paused))),
+            Step::Trainer => self.trainer(),
+            Step::TrainerDies => {
+                self.job = None;
+                self.tell(Input::TrainerDied("crashed".to_owned()))
+            }
+            Step::Sent(round) => {
+                let (job, number) = id(round);
+                self.tell(Input::Sent { purpose: Purpose::Student { job, round: number } })
+            }
+            Step::Restart => {
+                self.job = None;
+                self.session = Session::new(about(), self.stored.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// The trainer takes its next step, if it may.
+    fn trainer(&mut self) -> Result<(), TestCaseError> {
+        let Some((ticket, done_steps, granted, _)) = &mut self.job else { return Ok(()) };
+        let ticket = *ticket;
+        if !self.accepted {
+            self.accepted = true;
+            return self.tell(Input::Trainer(Event::Accepted { ticket, steps: BATCHES }));
+        }
+        if *done_steps == BATCHES {
+            self.job = None;
+            self.made += 1;
+            let state = blob(&format!("state {}", self.made));
+            return self.tell(done(ticket, state));
+        }
+        if *done_steps == *granted {
+            return Ok(());
+        }
+        *done_steps += 1;
+        let step = *done_steps;
+        self.tell(Input::Trainer(Event::Stepped { ticket, step, seconds: 0.1, loss: None }))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn nothing_that_happens_breaks_a_promise(steps in proptest::collection::vec(step(), 1..300)) {
+        let mut board = Board::new();
+        for step in steps {
+            board.take(step)?;
+        }
+    }
+
+    /// However often it is disturbed, an epoch whose parts all come is trained and told.
+    #[test]
+    fn an_undisturbed_end_trains_the_epoch(steps in proptest::collection::vec(step(), 0..100)) {
+        let mut board = Board::new();
+        for step in steps {
+            board.take(step)?;
+        }
+        board.take(Step::Connect)?;
+        board.take(Step::Host(9, true))?;
+        board.take(Step::Permit(true))?;
+        board.take(Step::Assign { id: 99, round: 2, site: Site::Local })?;
+        board.take(Step::Base(2))?;
+        for index in 0..3 {
+            board.take(Step::Labels(2, index))?;
+        }
+        for _ in 0..2 * BATCHES + 4 {
+            board.take(Step::Trainer)?;
+            board.take(Step::Wait(1))?;
+        }
+        let trained = board.stored.trained.map(|trained| (trained.epoch.round, trained.base));
+        prop_assert_eq!(trained, Some((RoundId(2), base_of(2))));
+    }
+}
