@@ -7,6 +7,7 @@
 
 pub mod allocate;
 mod candidates;
+mod check;
 pub mod cost;
 pub mod decision;
 pub mod family;
