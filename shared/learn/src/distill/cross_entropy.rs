@@ -1,6 +1,6 @@
 //! Cross-entropy on hard labels.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::error::LearnError;
 
@@ -17,7 +17,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, LearnEr
 /// # Errors
 /// When shapes do not fit.
 pub fn sum(logits: &Tensor, labels: &Tensor) -> Result<Tensor, LearnError> {
-    let log = logits.f_log_softmax(1, Kind::Float)?;
+    let log = logits.f_log_softmax(1, logits.f_kind()?)?;
     let own = log.f_gather(1, &labels.f_unsqueeze(1)?, false)?;
-    Ok(own.f_sum(Kind::Float)?.f_neg()?)
+    Ok(own.f_sum(logits.f_kind()?)?.f_neg()?)
 }

@@ -207,7 +207,8 @@ impl Network {
     }
 
     /// Runs the network on images `[n, 3, 32, 32]`: the last feature map `[n, c, s, s]`, and either logits
-    /// `[n, classes]` or the projected map `[n, t, s', s']`, all f32. Convolutions run in `kind`.
+    /// `[n, classes]` or the projected map `[n, t, s', s']`. Convolutions run in `kind`; what comes out of narrower
+    /// ones than f32 is widened.
     ///
     /// # Errors
     /// When LibTorch refuses, as for a batch of another shape.
@@ -241,7 +242,9 @@ impl Network {
             values[index + 1] = Some(value);
         }
         let take = |id: NodeId| {
-            values[id.0].as_ref().map(Tensor::shallow_clone).expect("the head reads it last").f_to_kind(Kind::Float)
+            let value = values[id.0].as_ref().expect("the head reads it last");
+            let wide = if kind == Kind::Double { Kind::Double } else { Kind::Float };
+            value.f_to_kind(wide)
         };
         let features = take(self.features)?;
         let head = match self.head {
@@ -268,7 +271,7 @@ impl Network {
 /// # Errors
 /// When LibTorch refuses.
 pub fn pooled(map: &Tensor) -> Result<Tensor, LearnError> {
-    Ok(map.f_mean_dim([2i64, 3].as_slice(), false, Kind::Float)?)
+    Ok(map.f_mean_dim([2i64, 3].as_slice(), false, map.f_kind()?)?)
 }
 
 /// A linear classifier: `[n, c]` to `[n, classes]`.
