@@ -4,6 +4,7 @@
 //! and does what it wants. What takes long (hashing, flushing a disk, sampling) is done off the loop's thread; the
 //! tasks of the connection go on meanwhile.
 
+mod about;
 mod perform;
 mod speak;
 
@@ -19,12 +20,11 @@ use tokio::sync::mpsc::OwnedPermit;
 use tokio::time::sleep_until;
 use twin_data::blobs::Blobs;
 use twin_shared::id::BlobHash;
-use twin_shared::model::Architecture;
-use twin_shared::wire::telemetry::{Reading, Telemetry};
-use twin_shared::wire::{BoardState, Capabilities};
+use twin_shared::wire::BoardState;
+use twin_shared::wire::telemetry::Telemetry;
 
 use crate::backlog::Backlog;
-use crate::config::{Config, Emulate};
+use crate::config::Config;
 use crate::courier::Courier;
 use crate::guard::{Conditions, Guard, Permit};
 use crate::identity::{self, Births};
@@ -33,13 +33,16 @@ use crate::outbox::{Outbox, Parcel};
 use crate::pace::Pace;
 use crate::sampler::{EmulatedSampler, LinuxSampler, PathMeter, Root, Sampler};
 use crate::service::ServiceManager;
-use crate::session::{About, Input, Session};
+use crate::session::{Input, Session};
 use crate::trainer::{self, TrainerProcess};
 use crate::transport::{Backoff, Connection, Dialer, News, Outgoing};
 use crate::workspace::Workspace;
 use crate::{dataset, durable, off_loop};
 
 const PING_EVERY: Duration = Duration::from_secs(10);
+
+/// A broker that takes the connection and not the subscription is given up after so long.
+const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(45);
 
 /// A goodbye that does not get through is as good as a last will.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -134,7 +137,7 @@ impl Agent {
         let backlog = Backlog::restore(config.telemetry.backlog_bytes, &stored);
         let mut sampler = sampler(&config);
         let first = sampler.sample(Instant::now());
-        let about = about(&config, &first, dataset);
+        let about = about::of(&config, &first, dataset);
         let (device, started) = (config.device.clone(), Instant::now());
         let dialer = Dialer::new(&device, &key, &config.broker, &config.credentials)?;
         tracing::info!(%device, broker = config.broker.host, port = config.broker.port, "the agent starts");
@@ -213,28 +216,29 @@ impl Agent {
 
     /// When something is to be done without anything happening; `paced` is when the pace allows the next message.
     fn wake_at(&self, paced: Option<Instant>) -> Instant {
-        let retry = match self.line {
+        let line = match self.line {
             Line::Down { retry_at } => Some(retry_at),
-            Line::Dialling { .. } | Line::Up { .. } => None,
+            Line::Dialling { since, .. } => Some(since + SUBSCRIBED_WITHIN),
+            Line::Up { .. } => None,
         };
         let session = self.session.wake_at().map(|at| self.started + at);
         let courier = self.courier.wake_at().filter(|_| self.session.is_served()).map(|at| self.started + at);
         // What is due already waits for room or pace, and these wake the loop.
         let courier = courier.filter(|at| *at > Instant::now());
         let ping = self.session.is_served().then_some(self.next_ping);
-        [retry, session, courier, ping, paced, self.next_sign]
-            .into_iter()
-            .flatten()
-            .fold(self.next_sample, Instant::min)
+        [line, session, courier, ping, paced, self.next_sign].into_iter().flatten().fold(self.next_sample, Instant::min)
     }
 
     /// Does what the clock says.
     async fn keep_time(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
-        if let Line::Down { retry_at } = self.line
-            && now >= retry_at
-        {
-            self.dial(now)?;
+        match self.line {
+            Line::Down { retry_at } if now >= retry_at => self.dial(now)?,
+            Line::Dialling { since, .. } if now >= since + SUBSCRIBED_WITHIN => {
+                let seconds = SUBSCRIBED_WITHIN.as_secs();
+                self.on_line(News::Lost(format!("the broker does not answer within {seconds} s"))).await;
+            }
+            Line::Down { .. } | Line::Dialling { .. } | Line::Up { .. } => {}
         }
         if now >= self.next_sample {
             self.next_sample = now + self.config.telemetry.period;
@@ -413,28 +417,4 @@ fn sampler(config: &Config) -> Box<dyn Sampler + Send> {
         Some(board) => Box::new(EmulatedSampler::new(machine, board)),
         None => Box::new(machine),
     }
-}
-
-fn about(config: &Config, sample: &Telemetry, dataset: Option<(twin_shared::wire::DatasetOffer, BlobHash)>) -> About {
-    let memory_mib = match &sample.room.memory_total {
-        Reading::Known { value, .. } => value.0 >> 10,
-        Reading::Unknown => 0,
-    };
-    let capabilities = Capabilities {
-        can_train: config.trainer.program.is_file(),
-        emulated: config.emulate.is_some(),
-        models: Architecture::STUDENTS.into_iter().filter(|student| fits(*student, memory_mib)).collect(),
-        memory_mib,
-        cores: sample.cpu.cores.value().copied().unwrap_or(1),
-    };
-    let agent = heapless::String::try_from(env!("CARGO_PKG_VERSION")).unwrap_or_default();
-    About { agent, capabilities, dataset, duty: config.emulate.map_or(1.0, |board: Emulate| board.duty) }
-}
-
-/// Whether a student's training is worth a try in this much memory, MiB; 0 is unknown, and all are. Assumed: the
-/// trainer's libraries take 300 MiB, and parameters, gradients, momentum and the activations of a batch of 64 some
-/// 100 bytes a parameter. A student that does not fit after all is told to the host when its trainer dies.
-fn fits(student: Architecture, memory_mib: u32) -> bool {
-    let needed = 300 + (student.backbone_parameters() * 100 >> 20);
-    memory_mib == 0 || needed <= memory_mib as usize
 }

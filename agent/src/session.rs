@@ -4,6 +4,7 @@
 //! run side by side, because training goes on while nobody can be reached: the link, and the work.
 
 mod message;
+mod orders;
 mod training;
 mod work;
 
@@ -11,18 +12,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use twin_shared::id::{BlobHash, BootId};
-use twin_shared::model::Site;
 use twin_shared::pipe::Ticket;
 use twin_shared::wire::telemetry::Activity;
 use twin_shared::wire::telemetry::quantity::Fraction;
 use twin_shared::wire::{
-    Assignment, Birth, BoardState, Command, FailureCode, HostState, Manifest, Order, Purpose, Refusal, Reply, Status,
-    TwinDocument, WIRE_VERSIONS,
+    Birth, BoardState, FailureCode, HostState, Manifest, Purpose, Refusal, Reply, Status, TwinDocument, WIRE_VERSIONS,
 };
 
 use crate::guard::Permit;
 pub use message::{About, Input, Memory, Message, Output, TrainedHere};
-use work::{Blocks, Epoch, Receiving, Stage, Work, flaw};
+use work::{Epoch, Stage, Work};
 
 /// Largest student state and block of labels that are taken, bytes.
 const MAX_STATE: u64 = 512 << 20;
@@ -278,83 +277,6 @@ impl Session {
         needed.extend(self.wanted.map(|document| document.state));
         needed.extend(self.work.local().into_iter().flat_map(|(_, blocks)| blocks.hashes()));
         needed
-    }
-
-    fn on_command(&mut self, now: Duration, command: Command, out: &mut Vec<Output>) {
-        let id = command.id;
-        if let Some((_, status)) = self.answers.iter().find(|(known, _)| *known == id) {
-            let status = status.clone();
-            self.publish(Message::Reply(Reply { command: id, status }), out);
-            return;
-        }
-        match command.order {
-            Order::Rebirth => {
-                self.publish_birth(out);
-                self.reply(id, Status::Done, out);
-            }
-            Order::SendDataset(version) => match self.about.dataset {
-                Some((offer, blob)) if offer.version == version => {
-                    self.dataset_command = Some(id);
-                    self.reply(id, Status::Accepted, out);
-                    out.push(Output::Send { blob, purpose: Purpose::Dataset(version) });
-                }
-                Some((offer, _)) => {
-                    let message = format!("the dataset here is {:.12}, not {version:.12}", offer.version);
-                    self.reply(id, failed(FailureCode::Missing, &message), out);
-                }
-                None => self.reply(id, failed(FailureCode::Missing, "no dataset here"), out),
-            },
-            Order::Assign(assignment) => self.on_assign(now, id, assignment, out),
-            Order::Stop(job) => {
-                if self.work.epoch().is_some_and(|epoch| epoch.job() == job) {
-                    self.drop_work(now, out);
-                    out.push(Output::Abandon { but: None });
-                    out.push(Output::Pace(0));
-                }
-                self.reply(id, Status::Done, out);
-            }
-        }
-    }
-
-    fn on_assign(&mut self, now: Duration, id: u64, assignment: Assignment, out: &mut Vec<Output>) {
-        if let Some(flaw) = flaw(&assignment) {
-            self.reply(id, failed(FailureCode::TrainerFailed, &flaw), out);
-            return;
-        }
-        if assignment.site == Site::Local && self.about.dataset.is_none() {
-            self.reply(id, failed(FailureCode::Missing, "no dataset here"), out);
-            return;
-        }
-        let epoch = Epoch { command: id, assignment };
-        out.push(Output::Pace(assignment.uplink_bits_per_second));
-        let trained = self.memory.trained.filter(|trained| {
-            let here = (trained.epoch.job, trained.epoch.round, trained.base);
-            assignment.site == Site::Local && here == (assignment.job, assignment.round, assignment.base)
-        });
-        if let Some(trained) = trained {
-            self.drop_work(now, out);
-            self.work = Work::Uploading(epoch);
-            self.reply(id, Status::Trained(trained.epoch), out);
-            self.send_state(&trained, out);
-            return;
-        }
-        if let Some(known) = self.work.epoch_mut().filter(|known| known.is(&assignment)) {
-            *known = epoch;
-            self.reply(id, Status::Accepted, out);
-            return;
-        }
-        self.drop_work(now, out);
-        let (job, round) = (assignment.job, assignment.round);
-        out.push(Output::Abandon { but: Some((job, round)) });
-        out.push(Output::Prepare { job, round });
-        self.work = match assignment.site {
-            Site::Local => Work::Receiving(Receiving { epoch, has_base: false, blocks: Blocks::default() }),
-            Site::Host => Work::Awaiting(epoch),
-        };
-        self.reply(id, Status::Accepted, out);
-        if assignment.site == Site::Local {
-            out.push(Output::Look(assignment.base));
-        }
     }
 
     fn on_received(&mut self, blob: BlobHash, purpose: Purpose, out: &mut Vec<Output>) {

@@ -19,6 +19,7 @@ use rumqttc::v5::mqttbytes::v5::{
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use twin_shared::id::DeviceId;
 use twin_shared::wire::seal::DeviceKey;
 use twin_shared::wire::{Channel, MAX_CHUNK, Topic};
@@ -32,6 +33,10 @@ const MAX_PACKET: u32 = (MAX_CHUNK as u32) + 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const SESSION_EXPIRY_S: u32 = 3600;
 const CONNECT_WITHIN_S: u64 = 15;
+
+/// The event loop says something at every keep-alive. One that is silent for so long hangs in a write that nobody
+/// takes: the library knows no time limit for those.
+const HUNG: Duration = Duration::from_secs(60);
 
 /// Messages of quality 1 that the broker may have on its way to us: more than any window of a transfer.
 const RECEIVE_MAXIMUM: u16 = 64;
@@ -158,10 +163,11 @@ impl Drop for Connection {
 /// Polls the event loop until the connection ends.
 async fn poll(mut events: EventLoop, client: AsyncClient, filter: String, news: mpsc::Sender<News>) {
     loop {
-        let told = match events.poll().await {
-            Ok(Event::Incoming(packet)) => on_packet(packet, &client, &filter),
-            Ok(Event::Outgoing(_)) => None,
-            Err(error) => Some(News::Lost(explain(&error))),
+        let told = match timeout(HUNG, events.poll()).await {
+            Ok(Ok(Event::Incoming(packet))) => on_packet(packet, &client, &filter),
+            Ok(Ok(Event::Outgoing(_))) => None,
+            Ok(Err(error)) => Some(News::Lost(explain(&error))),
+            Err(_) => Some(News::Lost(format!("nothing gets through for {} s", HUNG.as_secs()))),
         };
         let Some(told) = told else { continue };
         let over = matches!(told, News::Lost(_));
