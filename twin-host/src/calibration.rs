@@ -56,8 +56,7 @@ impl Calibration {
         mut say: impl FnMut(usize, usize),
     ) -> Result<Self, CalibrationError> {
         let TrainerInfo { libtorch, device, threads } = trainer.info.clone();
-        let mut calibration =
-            Self { libtorch, device, threads, batch, train: BTreeMap::new(), label: BTreeMap::new() };
+        let mut calibration = Self { libtorch, device, threads, batch, train: BTreeMap::new(), label: BTreeMap::new() };
         if let Some(known) = Self::read(path).filter(|known| known.is_of_kind(&calibration)) {
             calibration = known;
         }

@@ -1,7 +1,10 @@
 //! The command line: definitions and dispatch. Every command returns what went wrong as a [`Failure`], which says the
 //! exit status and one line for the person at the terminal.
 
+mod demo;
+mod devices;
 pub(crate) mod schedule;
+mod serve;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::Write;
@@ -19,6 +22,19 @@ struct Cli {
 enum Command {
     /// Decide students, sites and shares for one scenario
     Schedule(schedule::ScheduleArguments),
+    /// Serve boards: broker, twins, scheduler, and a job where one is named
+    Serve(serve::ServeArguments),
+    /// Work with configuration files
+    #[command(subcommand)]
+    Config(serve::ConfigCommand),
+    /// Make a device known: one folder to copy to the board
+    Enroll(devices::EnrollArguments),
+    /// Lock a device out
+    Revoke(devices::DeviceArguments),
+    /// List the devices
+    Devices(devices::ListArguments),
+    /// Show one device's twin
+    Show(devices::DeviceArguments),
     /// Run one of the experiments behind the tables
     #[command(subcommand)]
     Experiment(Experiment),
@@ -28,6 +44,8 @@ enum Command {
 enum Experiment {
     /// Compare policies over random draws, as in Tables 3 and 4
     Scheduling(schedule::SchedulingArguments),
+    /// A host and four boards on this machine, on real digits, end to end
+    Demo(demo::DemoArguments),
     /// Regret of learned tables against episodes, bins and levels
     Learning(schedule::LearningArguments),
 }
@@ -69,6 +87,13 @@ pub fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Schedule(arguments) => schedule::schedule(&arguments),
         Command::Experiment(Experiment::Scheduling(arguments)) => schedule::experiment(&arguments),
+        Command::Serve(arguments) => serve::serve(arguments),
+        Command::Config(serve::ConfigCommand::Default) => print(crate::config::DEFAULT),
+        Command::Enroll(arguments) => devices::enroll(&arguments),
+        Command::Revoke(arguments) => devices::revoke(&arguments),
+        Command::Devices(arguments) => devices::list(&arguments),
+        Command::Show(arguments) => devices::show(&arguments),
+        Command::Experiment(Experiment::Demo(arguments)) => demo::demo(arguments),
         Command::Experiment(Experiment::Learning(arguments)) => schedule::learning(&arguments),
     };
     match outcome {

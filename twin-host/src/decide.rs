@@ -11,7 +11,7 @@ use twin_core::scheduler::{Choice, Decision, Link, Scenario, ScenarioError, Scen
 use twin_shared::id::DeviceId;
 use twin_shared::model::Architecture;
 use twin_shared::plan::LabelKind;
-use twin_shared::units::{Bits, BitsPerSecond, BitsPerSecondPerHertz, Gigahertz, GhzSeconds};
+use twin_shared::units::{Bits, BitsPerSecond, BitsPerSecondPerHertz, GhzSeconds, Gigahertz};
 use twin_shared::wire::telemetry::{Link as ReportedLink, Telemetry};
 
 use crate::calibration::Calibration;
@@ -45,6 +45,15 @@ pub(crate) struct Question {
     present: Vec<Option<Choice>>,
     /// Mini-batch blocks of an epoch: what overlaps is counted in these.
     blocks: Vec<u32>,
+}
+
+/// The scheduler's answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    /// Eq. (6) summed over the devices.
+    pub(crate) objective: f64,
+    /// What each device gets.
+    pub(crate) allotments: BTreeMap<DeviceId, Allotment>,
 }
 
 /// Poses the question for all devices that train, or will. `None` where there are none.
@@ -118,17 +127,13 @@ impl Question {
     }
 
     /// The decision. A device that has a student keeps it; its site changes only where that is worth it.
-    pub(crate) fn decide(
-        &self,
-        policy: &dyn Policy,
-        scheduler: &SchedulerConfig,
-    ) -> Result<BTreeMap<DeviceId, Allotment>, DecideError> {
+    pub(crate) fn decide(&self, policy: &dyn Policy, scheduler: &SchedulerConfig) -> Result<Answer, DecideError> {
         let mut rng = generator(scheduler.seed, 1);
         let decision =
             policy.decide(&self.scenario, &mut rng).map_err(|error| DecideError::Policy(error.to_string()))?;
         let decision = self.with_hysteresis(decision, scheduler);
         let answers = self.scenario.devices().iter().zip(&decision.devices).zip(&self.blocks);
-        Ok(answers
+        let allotments = answers
             .map(|((device, answer), blocks)| {
                 let delay = answer.delay;
                 let allotment = Allotment {
@@ -147,7 +152,8 @@ impl Question {
                 };
                 (device.id().clone(), allotment)
             })
-            .collect())
+            .collect();
+        Ok(Answer { objective: decision.objective, allotments })
     }
 
     fn with_hysteresis(&self, fresh: Decision, scheduler: &SchedulerConfig) -> Decision {
@@ -265,4 +271,3 @@ fn label_bits(job: &Job, teacher_channels: usize) -> f64 {
 fn whole(number: f64) -> u32 {
     number as u32
 }
-

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use twin_shared::config::{ConfigError, from_toml};
 use twin_shared::id::DeviceId;
 use twin_shared::model::Architecture;
-use twin_shared::plan::{Augmentation, LabelKind, LabelPrecision, Method, Recipe};
 use twin_shared::pipe::TeacherBatch;
+use twin_shared::plan::{Augmentation, LabelKind, LabelPrecision, Method, Recipe};
 
 /// A checked job.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,8 +154,7 @@ impl Job {
         let raw: Raw = from_toml(text)?;
         let mut devices = Vec::new();
         for (k, name) in raw.devices.iter().enumerate() {
-            let device: DeviceId =
-                name.parse().map_err(|error| ConfigError::value(format!("devices[{k}]"), error))?;
+            let device: DeviceId = name.parse().map_err(|error| ConfigError::value(format!("devices[{k}]"), error))?;
             if devices.contains(&device) {
                 return Err(ConfigError::value(format!("devices[{k}]"), format!("{device} is named twice")));
             }
@@ -233,7 +232,8 @@ fn recipe(
     momentum: f64,
     weight_decay: f64,
 ) -> Result<Recipe, ConfigError> {
-    let refuse = |key: &str, range: &str| Err(ConfigError::value(format!("{section}.{key}"), format!("must be {range}")));
+    let refuse =
+        |key: &str, range: &str| Err(ConfigError::value(format!("{section}.{key}"), format!("must be {range}")));
     if !(1..=100_000).contains(&epochs) {
         return refuse("epochs", "1 to 100000");
     }

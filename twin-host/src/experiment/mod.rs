@@ -1,3 +1,4 @@
 //! Experiments: one module for each table or figure, from draws to files.
 
+pub(crate) mod demo;
 pub(crate) mod scheduling;

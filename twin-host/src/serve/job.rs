@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use twin_core::coordinator::{
-    Allotment, Coordinator, Fatal, Input, JobSpec, Note, Output, Phase, RoundRecord, Task, TaskEvent,
-};
+use twin_core::coordinator::{Coordinator, Fatal, Input, JobSpec, Note, Output, Phase, RoundRecord, Task, TaskEvent};
 use twin_core::scheduler::policy::Policy;
 use twin_core::twin::DatasetCounts;
 use twin_data::blobs::BlobError;
@@ -24,7 +22,7 @@ use twin_shared::wire::telemetry::Telemetry;
 use super::Host;
 use crate::calibration::{Calibration, CalibrationError, Probe};
 use crate::config::Job;
-use crate::decide::{DecideError, Question, pose};
+use crate::decide::{Answer, DecideError, Question, pose};
 use crate::link::LinkOrder;
 use crate::store::StoreError;
 use crate::train::{Ask, Told, TrainError, Trainer};
@@ -42,6 +40,8 @@ pub struct JobReport {
     pub members: BTreeMap<DeviceId, MemberReport>,
     /// What this host takes for each network.
     pub calibration: Calibration,
+    /// Eq. (6) summed over the devices, at the first decision.
+    pub objective: f64,
 }
 
 /// A device at the end of a job.
@@ -63,21 +63,29 @@ pub struct MemberReport {
 
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum JobFailure {
+pub enum JobFailure {
+    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A blob.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// The trainer does not start.
     #[error(transparent)]
     Trainer(#[from] TrainError),
+    /// Nothing could be measured.
     #[error(transparent)]
     Calibration(#[from] CalibrationError),
+    /// Nothing could be decided.
     #[error(transparent)]
     Decide(#[from] DecideError),
+    /// The coordinator gave up.
     #[error("{0}")]
     Fatal(#[from] Fatal),
-    #[error("{0} is not enrolled")]
+    /// The job names a device that is not enrolled.
+    #[error("{0} is not enrolled; run twin-host enroll {0} --out DIR first")]
     Unknown(DeviceId),
+    /// It was asked to stop.
     #[error("stopped")]
     Stopped,
 }
@@ -146,6 +154,7 @@ impl Host {
             teacher_asks: teacher.asks,
             student_asks: students.asks,
             policy: None,
+            objective: None,
             decided,
         };
         let ended = run.run(teacher.told, students.told, decisions, note, &mut stop).await;
@@ -169,18 +178,20 @@ struct JobRun<'a> {
     teacher_asks: mpsc::UnboundedSender<Ask<Work>>,
     student_asks: mpsc::UnboundedSender<Ask<Work>>,
     policy: Option<Arc<dyn Policy + Send + Sync>>,
-    decided: mpsc::Sender<Answer>,
+    /// Eq. (6) at the first decision.
+    objective: Option<f64>,
+    decided: mpsc::Sender<Decided>,
 }
 
 /// The scheduler's answer, and the policy, trained now if it was not before.
-type Answer = Result<(BTreeMap<DeviceId, Allotment>, Arc<dyn Policy + Send + Sync>), DecideError>;
+type Decided = Result<(Answer, Arc<dyn Policy + Send + Sync>), DecideError>;
 
 impl JobRun<'_> {
     async fn run(
         &mut self,
         mut teacher: mpsc::UnboundedReceiver<(Work, Told)>,
         mut students: mpsc::UnboundedReceiver<(Work, Told)>,
-        mut decisions: mpsc::Receiver<Answer>,
+        mut decisions: mpsc::Receiver<Decided>,
         note: &mut (dyn FnMut(&Note) + Send),
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(), JobFailure> {
@@ -202,9 +213,10 @@ impl JobRun<'_> {
                 told = students.recv() => self.on_told(told)?,
                 answer = decisions.recv() => match answer {
                     Some(answer) => {
-                        let (allotments, policy) = answer?;
+                        let (answer, policy) = answer?;
                         self.policy = Some(policy);
-                        Some(Input::Decided(allotments))
+                        self.objective.get_or_insert(answer.objective);
+                        Some(Input::Decided(answer.allotments))
                     }
                     None => None,
                 },
@@ -407,7 +419,8 @@ impl JobRun<'_> {
 
     fn dataset_of(&self, device: &DeviceId) -> Result<String, JobFailure> {
         let member = self.coordinator.members().get(device);
-        let dataset = member.and_then(|member| member.twin.dataset()).ok_or_else(|| JobFailure::Unknown(device.clone()));
+        let dataset =
+            member.and_then(|member| member.twin.dataset()).ok_or_else(|| JobFailure::Unknown(device.clone()));
         self.blob_path(device, &dataset?.blob)
     }
 
@@ -476,7 +489,14 @@ impl JobRun<'_> {
             members.insert(device.clone(), report);
         }
         let teacher = self.teacher_path();
-        Ok(JobReport { job: self.id, teacher, rounds: self.rounds, members, calibration: self.calibration })
+        Ok(JobReport {
+            job: self.id,
+            teacher,
+            rounds: self.rounds,
+            members,
+            calibration: self.calibration,
+            objective: self.objective.unwrap_or(f64::NAN),
+        })
     }
 }
 

@@ -12,8 +12,7 @@ use tokio::task::JoinHandle;
 use twin_core::coordinator::BoardInput;
 use twin_shared::id::{BootId, DeviceId};
 
-pub(crate) use job::JobFailure;
-pub use job::{JobReport, MemberReport};
+pub use job::{JobFailure, JobReport, MemberReport};
 
 use crate::broker::credentials::Credentials;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedConfig, Limits, PlainListener, StartError};
@@ -72,10 +71,9 @@ impl Host {
         let boot = BootId(rand::random());
         let passwords = devices.iter().filter(|record| !record.revoked);
         let passwords = passwords.map(|record| (record.device.clone(), record.key.broker_password())).collect();
-        let plain = config.plain.map(|address| PlainListener {
-            address,
-            insecure_plain_beyond_loopback: config.plain_beyond_loopback,
-        });
+        let plain = config
+            .plain
+            .map(|address| PlainListener { address, insecure_plain_beyond_loopback: config.plain_beyond_loopback });
         let listening = EmbeddedConfig { plain, tls: None, limits: Limits::default(), durable: Vec::new() };
         let gate = Arc::new(Gate { passwords: Mutex::new(passwords) });
         let (broker, inbox) = EmbeddedBroker::start(listening, gate).await?;

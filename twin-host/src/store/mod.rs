@@ -165,9 +165,10 @@ impl Store {
     /// When the database refuses or is damaged.
     pub fn devices(&self) -> Result<Vec<DeviceRecord>, StoreError> {
         let mut statement = self.asked(self.records.prepare("SELECT name, key, revoked FROM device ORDER BY name"))?;
-        let rows = self.asked(statement.query_map([], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, bool>(2)?))
-        }))?;
+        let rows =
+            self.asked(statement.query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, bool>(2)?))
+            }))?;
         rows.map(|row| {
             let (name, key, revoked) = self.asked(row)?;
             let device = name.parse().map_err(|_| self.damaged(format!("the device name {name:?}")))?;
@@ -198,8 +199,8 @@ impl Store {
         let Some((dataset, counts, document)) = self.asked(row.optional())? else { return Ok(Twin::new(None, 0)) };
         let counts = match counts {
             (Some(train), Some(held), Some(labels)) => {
-                let labels = serde_json::from_str(&labels)
-                    .map_err(|_| self.damaged(format!("the label counts of {device}")))?;
+                let labels =
+                    serde_json::from_str(&labels).map_err(|_| self.damaged(format!("the label counts of {device}")))?;
                 Some(DatasetCounts { train, held, labels })
             }
             _ => None,

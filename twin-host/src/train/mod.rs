@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use twin_core::share::FairShare;
-use twin_shared::pipe::{Event, Job, LabelBlock, MAX_FRAME, Outcome, PIPE_VERSION, Request, Ticket, decode_body, encode_frame};
+use twin_shared::pipe::{
+    Event, Job, LabelBlock, MAX_FRAME, Outcome, PIPE_VERSION, Request, Ticket, decode_body, encode_frame,
+};
 
 /// How a trainer is started.
 #[derive(Debug, Clone)]
@@ -77,7 +79,9 @@ pub enum TrainError {
     #[error("the trainer ended before it was ready: {0}")]
     NotReady(String),
     /// It speaks another version of the pipe.
-    #[error("the trainer speaks version {0} of the pipe, this program version {PIPE_VERSION}: use the two of one build")]
+    #[error(
+        "the trainer speaks version {0} of the pipe, this program version {PIPE_VERSION}: use the two of one build"
+    )]
     Version(u16),
 }
 
@@ -135,7 +139,8 @@ impl<K: Ord + Clone + Send + 'static> Trainer<K> {
         };
         let (asks, asked) = mpsc::unbounded_channel();
         let (tell, told) = mpsc::unbounded_channel();
-        let driver = Driver { child, stdin, jobs: BTreeMap::new(), share: FairShare::default(), granted: None, next: 0, tell };
+        let driver =
+            Driver { child, stdin, jobs: BTreeMap::new(), share: FairShare::default(), granted: None, next: 0, tell };
         tokio::spawn(driver.run(stdout, asked));
         Ok(Self { info, asks, told })
     }

@@ -1,0 +1,168 @@
+//! `enroll`, `revoke`, `devices` and `show`.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use clap::Args;
+use serde_json::json;
+use twin_shared::id::DeviceId;
+
+use super::serve::configuration;
+use super::{Failure, Format, print};
+use crate::enroll::{Reach, enroll as enroll_device};
+use crate::store::{Store, StoreError};
+
+/// Which host's data.
+#[derive(Debug, Args)]
+pub(crate) struct DataArguments {
+    /// The configuration; the documented defaults without one
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Where twins, jobs and keys are kept, instead of the configuration's
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+impl DataArguments {
+    fn store(&self) -> Result<Store, Failure> {
+        let directory = match &self.data_dir {
+            Some(directory) => directory.clone(),
+            None => configuration(self.config.as_deref())?.data_dir,
+        };
+        Store::open(directory).map_err(failed)
+    }
+}
+
+/// Arguments of `enroll`.
+#[derive(Debug, Args)]
+pub(crate) struct EnrollArguments {
+    /// The device's name: a-z, 0-9 and, inside, '-'
+    device: DeviceId,
+    /// The folder to write
+    #[arg(long)]
+    out: PathBuf,
+    /// Where the board finds the broker
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// The broker's port
+    #[arg(long, default_value_t = 8883)]
+    port: u16,
+    /// No TLS: for boards on the host's own machine
+    #[arg(long)]
+    plain: bool,
+    #[command(flatten)]
+    data: DataArguments,
+}
+
+/// Arguments of commands on one device.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArguments {
+    /// The device's name
+    device: DeviceId,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    #[command(flatten)]
+    data: DataArguments,
+}
+
+/// Arguments of `devices`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    #[command(flatten)]
+    data: DataArguments,
+}
+
+fn failed(error: StoreError) -> Failure {
+    Failure::Failed(error.into())
+}
+
+/// Enrols a device.
+pub(crate) fn enroll(arguments: &EnrollArguments) -> Result<(), Failure> {
+    let store = arguments.data.store()?;
+    let reach = Reach { host: arguments.host.clone(), port: arguments.port, tls: !arguments.plain };
+    enroll_device(&store, &arguments.device, &arguments.out, &reach, SystemTime::now())
+        .map_err(|error| Failure::Failed(error.into()))?;
+    print(&format!("{} is enrolled: copy {} to the board\n", arguments.device, arguments.out.display()))
+}
+
+/// Locks a device out.
+pub(crate) fn revoke(arguments: &DeviceArguments) -> Result<(), Failure> {
+    arguments.data.store()?.revoke(&arguments.device).map_err(failed)?;
+    print(&format!("{} is locked out from the host's next start on\n", arguments.device))
+}
+
+/// What is known of a device, for both formats.
+fn summary(store: &Store, device: &DeviceId, revoked: bool) -> Result<serde_json::Value, Failure> {
+    let twin = store.twin(device).map_err(failed)?;
+    let student = store.student(device).map_err(failed)?;
+    let dataset = twin.dataset().map(|dataset| {
+        let counts = dataset.counts.as_ref();
+        json!({
+            "version": dataset.version.to_string(),
+            "train": counts.map(|counts| counts.train),
+            "held_out": counts.map(|counts| counts.held),
+            "labels": counts.map(|counts| &counts.labels),
+        })
+    });
+    let student = student.map(|student| {
+        json!({
+            "job": student.job.0,
+            "epochs": student.round + 1,
+            "network": student.architecture,
+            "site": student.site,
+            "state": student.state.to_string(),
+        })
+    });
+    Ok(json!({ "id": device.as_str(), "revoked": revoked, "dataset": dataset, "student": student }))
+}
+
+/// Lists the devices.
+pub(crate) fn list(arguments: &ListArguments) -> Result<(), Failure> {
+    let store = arguments.data.store()?;
+    let devices = store.devices().map_err(failed)?;
+    let summaries = devices.iter().map(|record| summary(&store, &record.device, record.revoked));
+    let summaries = summaries.collect::<Result<Vec<_>, _>>()?;
+    match arguments.format {
+        Format::Json => print(&format!("{}\n", json!({ "devices": summaries }))),
+        Format::Table => {
+            let mut table = tabled::builder::Builder::default();
+            table.push_record(["device", "dataset", "images", "student", "epochs"]);
+            for device in &summaries {
+                let text = |value: &serde_json::Value| match value {
+                    serde_json::Value::Null => "-".to_owned(),
+                    serde_json::Value::String(text) => text.chars().take(20).collect(),
+                    other => other.to_string(),
+                };
+                let revoked = device["revoked"].as_bool().unwrap_or(false);
+                let name = format!("{}{}", text(&device["id"]), if revoked { " (revoked)" } else { "" });
+                let (dataset, student) = (&device["dataset"], &device["student"]);
+                table.push_record([
+                    name,
+                    text(&dataset["version"]),
+                    text(&dataset["train"]),
+                    text(&student["network"]),
+                    text(&student["epochs"]),
+                ]);
+            }
+            print(&format!("{}\n", table.build().with(tabled::settings::Style::psql())))
+        }
+    }
+}
+
+/// Shows one device's twin.
+pub(crate) fn show(arguments: &DeviceArguments) -> Result<(), Failure> {
+    let store = arguments.data.store()?;
+    let record = store.device(&arguments.device).map_err(failed)?;
+    let summary = summary(&store, &record.device, record.revoked)?;
+    match arguments.format {
+        Format::Json => print(&format!("{summary}\n")),
+        Format::Table => {
+            let pretty = serde_json::to_string_pretty(&summary).map_err(anyhow::Error::from)?;
+            print(&format!("{pretty}\n"))
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The demo's boards: their datasets, their folders as enrolment makes them, and their processes.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::Context;
+use tokio::process::{Child, Command};
+use twin_data::ImageSet;
+use twin_data::digits::{BoardSplit, split};
+use twin_shared::units::Gigahertz;
+
+use super::scenario::{Board, Scenario};
+
+/// Where the demo keeps what it makes.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    /// All of it.
+    pub(crate) out: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn host(&self) -> PathBuf {
+        self.out.join("host")
+    }
+
+    pub(crate) fn board(&self, board: &Board) -> PathBuf {
+        self.out.join("boards").join(board.device.as_str())
+    }
+
+    pub(crate) fn test_set(&self) -> PathBuf {
+        self.out.join("test.twinset")
+    }
+}
+
+/// Splits the digits over the boards and the test set, and writes each board's own file into its folder.
+pub(crate) fn distribute(digits: &Path, scenario: &Scenario, layout: &Layout) -> anyhow::Result<ImageSet> {
+    let all = twin_data::digits::read(digits)?;
+    let classes: Vec<Vec<u16>> = scenario.boards.iter().map(|board| board.classes.clone()).collect();
+    let BoardSplit { boards: sets, test } = split(&all, &classes, scenario.per_class, scenario.seed)?;
+    for (board, set) in scenario.boards.iter().zip(&sets) {
+        let folder = layout.board(board);
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        set.write(&folder.join("dataset.twinset"))?;
+    }
+    test.write(&layout.test_set())?;
+    Ok(test)
+}
+
+/// The programs that a board runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    /// twin-agent.
+    pub(crate) agent: PathBuf,
+    /// twin-trainer.
+    pub(crate) trainer: PathBuf,
+}
+
+/// What makes an agent play its part: its share of one of this machine's cores, its link, and where things lie.
+fn part(programs: &Programs, board: &Board, core: Gigahertz) -> String {
+    format!(
+        "\n[dataset]\npath = \"dataset.twinset\"\nformat = \"twinset\"\n\n\
+         [trainer]\nprogram = {trainer:?}\nthreads = 1\n\n\
+         [telemetry]\nperiod_s = 2\n\n\
+         [emulate]\nfrequency_ghz = {frequency:?}\nduty = {duty:.4}\n\
+         uplink_bits_per_second = {link:?}\ndownlink_bits_per_second = {link:?}\n",
+        trainer = programs.trainer.display().to_string(),
+        frequency = board.frequency.0,
+        duty = board.frequency / core,
+        link = board.link.0,
+    )
+}
+
+/// A board's agent process; killed when dropped.
+pub(crate) struct Agent {
+    process: Child,
+}
+
+impl Agent {
+    /// Starts the agent of an enrolled board; its configuration is enrolment's, and what makes it play its part. Its
+    /// log goes to a file in its folder.
+    pub(crate) fn start(programs: &Programs, board: &Board, layout: &Layout, core: Gigahertz) -> anyhow::Result<Self> {
+        let folder = layout.board(board);
+        let configuration = folder.join("agent.toml");
+        let enrolled = fs::read_to_string(&configuration).with_context(|| configuration.display().to_string())?;
+        let played = folder.join("played.toml");
+        let enrolled = enrolled.replace("[device]\n", "[device]\ndata_dir = \"data\"\n");
+        fs::write(&played, enrolled + &part(programs, board, core)).with_context(|| played.display().to_string())?;
+        let log = fs::File::create(folder.join("agent.log")).context("the board's log")?;
+        let process = Command::new(&programs.agent)
+            .arg("run")
+            .arg("--config")
+            .arg(&played)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("starting {}", programs.agent.display()))?;
+        Ok(Self { process })
+    }
+
+    /// Ends the agent as a service manager would, and waits for it.
+    pub(crate) async fn stop(mut self) -> io::Result<()> {
+        if let Some(id) = self.process.id() {
+            // The agent ends its trainer and says goodbye on SIGTERM.
+            let _ = Command::new("kill").arg(id.to_string()).status().await;
+        }
+        match tokio::time::timeout(std::time::Duration::from_secs(10), self.process.wait()).await {
+            Ok(ended) => ended.map(drop),
+            Err(_) => self.process.kill().await,
+        }
+    }
+}
