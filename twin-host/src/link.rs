@@ -226,7 +226,18 @@ impl Link {
         let handled = match topic.channel {
             Channel::UpState => self.on_state(&topic, &mut payload).await,
             Channel::UpReported => self.on_document(&topic, &mut payload).await,
-            _ => self.on_message(&topic, &mut payload).await,
+            Channel::UpTelemetry
+            | Channel::UpPing
+            | Channel::UpCommand
+            | Channel::UpBlob
+            | Channel::UpAck
+            | Channel::UpLog
+            | Channel::DnState
+            | Channel::DnDesired
+            | Channel::DnPong
+            | Channel::DnCommand
+            | Channel::DnBlob
+            | Channel::DnAck => self.on_message(&topic, &mut payload).await,
         };
         if let Err(error) = handled {
             match error {

@@ -135,7 +135,10 @@ pub(crate) fn list(arguments: &ListArguments) -> Result<(), Failure> {
                 let text = |value: &serde_json::Value| match value {
                     serde_json::Value::Null => "-".to_owned(),
                     serde_json::Value::String(text) => text.chars().take(20).collect(),
-                    other => other.to_string(),
+                    serde_json::Value::Bool(_)
+                    | serde_json::Value::Number(_)
+                    | serde_json::Value::Array(_)
+                    | serde_json::Value::Object(_) => value.to_string(),
                 };
                 let revoked = device["revoked"].as_bool().unwrap_or(false);
                 let name = format!("{}{}", text(&device["id"]), if revoked { " (revoked)" } else { "" });

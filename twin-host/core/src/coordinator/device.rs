@@ -419,8 +419,9 @@ impl Member {
         out.push(Output::Forget(device.clone(), wanted.round));
         let round = wanted.round;
         let plan = plan(spec, round);
-        let (allotment, state, device) = (run.allotment, wanted.state, device.clone());
-        Some(RoundRecord { device, round, allotment, site, state, loss, measured, plan })
+        let (allotment, state, board_state) = (run.allotment, wanted.state, reported.state);
+        let device = device.clone();
+        Some(RoundRecord { device, round, allotment, site, state, board_state, loss, measured, plan })
     }
 
     /// Goes on from a confirmed epoch.

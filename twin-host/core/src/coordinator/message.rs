@@ -269,8 +269,10 @@ pub struct RoundRecord {
     pub allotment: Allotment,
     /// Where it was trained in fact.
     pub site: Site,
-    /// The state after it, the same on both sides.
+    /// The state after it, as the host hashed its own file.
     pub state: BlobHash,
+    /// The same, as the board hashed its own.
+    pub board_state: BlobHash,
     /// Mean training loss.
     pub loss: f32,
     /// What it took.

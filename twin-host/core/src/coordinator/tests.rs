@@ -287,7 +287,7 @@ fn a_board_without_a_trainer_is_never_assigned_locally() {
 #[test]
 fn a_board_that_returns_is_told_again() {
     let name = device("board0");
-    let mut coordinator = Coordinator::new(spec(&[name.clone()]), BTreeMap::new(), Duration::ZERO);
+    let mut coordinator = Coordinator::new(spec(std::slice::from_ref(&name)), BTreeMap::new(), Duration::ZERO);
     let online = |sequence| Input::Board(name.clone(), BoardInput::Online(birth(sequence, true)));
     let first = coordinator.handle(Duration::ZERO, online(1));
     let again = coordinator.handle(Duration::from_secs(1), online(2));

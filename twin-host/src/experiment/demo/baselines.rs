@@ -116,11 +116,9 @@ impl Baselines {
             out: text(&out),
         });
         self.run_with(ask, step).await?;
-        let mut scores = Vec::new();
-        for subject in subjects {
-            scores.push(self.score(&out, None, &subject.labels).await?);
-        }
-        Ok(scores)
+        let labels = subjects.iter().map(|subject| subject.labels.clone()).collect();
+        let Evaluation { full_top1, full_top5, devices } = self.evaluate(&out, None, labels).await?;
+        Ok(devices.into_iter().map(|device| MethodScores { full_top1, full_top5, device }).collect())
     }
 
     /// Scores weights on the test set for a device with these label counts.

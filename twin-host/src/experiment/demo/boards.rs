@@ -44,8 +44,21 @@ pub(crate) fn distribute(digits: &Path, scenario: &Scenario, layout: &Layout) ->
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         set.write(&folder.join("dataset.twinset"))?;
     }
+    let test = at_most(&test, scenario.test_per_class);
     test.write(&layout.test_set())?;
     Ok(test)
+}
+
+/// The first so many images of each class.
+fn at_most(set: &ImageSet, per_class: usize) -> ImageSet {
+    let mut taken = vec![0; usize::from(set.classes())];
+    let chosen = (0..set.len()).filter(|&index| {
+        let count = &mut taken[usize::from(set.label(index))];
+        *count += 1;
+        *count <= per_class
+    });
+    let chosen: Vec<u32> = chosen.filter_map(|index| u32::try_from(index).ok()).collect();
+    set.select(&chosen)
 }
 
 /// The programs that a board runs.

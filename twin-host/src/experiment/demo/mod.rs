@@ -99,7 +99,7 @@ pub(crate) async fn run(request: &Request) -> anyhow::Result<String> {
         teacher,
         policy: config.scheduler.policy.name().to_owned(),
         objective: report.objective,
-        equal_epochs: u32::try_from(report.rounds.len()).unwrap_or(u32::MAX),
+        equal_epochs: equal_epochs(&report.rounds),
         test_samples: u32::try_from(test.len()).unwrap_or(u32::MAX),
         boards,
         stages,
@@ -119,7 +119,11 @@ fn finish(result: &DemoResult, scenario: &Scenario, job: &Job, layout: &Layout) 
         failures.push(format!("{} epochs of {expected} were done", result.equal_epochs));
     }
     if !failures.is_empty() {
-        bail!("{table}\nthe demo ran, and does not show what it should:\n  {}", failures.join("\n  "));
+        bail!(
+            "{table}\nreport: {}\nthe demo ran, and does not show what it should:\n  {}",
+            page.display(),
+            failures.join("\n  ")
+        );
     }
     Ok(format!("{table}\nreport: {}\n", page.display()))
 }
@@ -132,6 +136,12 @@ fn scale(scenario: &Scenario, core: Gigahertz) -> String {
          the host's trainer one",
         core.0
     )
+}
+
+/// Epochs after which the hash that the board took of its own file is the one that the host took of its own.
+fn equal_epochs(rounds: &[RoundRecord]) -> u32 {
+    let equal = rounds.iter().filter(|round| round.board_state == round.state).count();
+    u32::try_from(equal).unwrap_or(u32::MAX)
 }
 
 /// The folder, empty. One that is not the demo's own is refused.
@@ -225,7 +235,7 @@ async fn compare(
     trainer.threads = config.teacher_threads;
     let mut baselines = Baselines::start(&trainer, layout.out.join("baselines"), layout.test_set()).await?;
     let epochs = job.student.recipe.epochs;
-    let scored = |epoch: u32| epoch == epochs || epoch % scenario.score_every == 0;
+    let scored = |epoch: u32| epoch == epochs || epoch.is_multiple_of(scenario.score_every);
     let subjects = subjects(scenario, report)?;
     progress.comparing(
         u64::from(epochs) * subjects.len() as u64 * 2,

@@ -12,6 +12,8 @@ pub(crate) struct Scenario {
     pub(crate) seed: u64,
     /// Images of each of its classes that a board holds.
     pub(crate) per_class: usize,
+    /// Images of each class in the test set, at most.
+    pub(crate) test_per_class: usize,
     /// The boards.
     pub(crate) boards: Vec<Board>,
     /// FedAvg's own constants.
@@ -48,6 +50,7 @@ pub(crate) struct FedAvg {
 struct Raw {
     seed: u64,
     per_class: usize,
+    test_per_class: usize,
     boards: Vec<RawBoard>,
     fedavg: FedAvg,
     scores: RawScores,
@@ -95,6 +98,7 @@ impl Scenario {
         Ok(Self {
             seed: raw.seed,
             per_class: raw.per_class.max(1),
+            test_per_class: raw.test_per_class.max(1),
             boards,
             fedavg: raw.fedavg,
             score_every: raw.scores.every.max(1),
