@@ -71,7 +71,6 @@ pub struct Fleet {
     /// The folder; it goes with the fleet.
     pub folder: tempfile::TempDir,
     programs: PathBuf,
-    port: u16,
 }
 
 impl Fleet {
@@ -85,7 +84,7 @@ impl Fleet {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("a port").port();
         drop(listener);
-        let fleet = Self { folder, programs, port };
+        let fleet = Self { folder, programs };
         let trainer = fleet.programs.join("twin-trainer");
         let host = format!(
             "data_dir = {data:?}\n[broker]\nplain = \"127.0.0.1:{port}\"\n\
