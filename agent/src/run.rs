@@ -118,7 +118,8 @@ impl Agent {
         let folder = config.data_dir.clone();
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let lock = lock(&folder)?;
-        let key = identity::read_key(&config.credentials.sealing_key)?;
+        let key = identity::read_key(&config.credentials.sealing_key)
+            .context("this board has no key: copy the folder that `twin-host enroll` wrote for it")?;
         let births = Births::open(folder.join("births"))?;
         let blobs = Blobs::open(folder.join("blobs"))?;
         let workspace = Workspace::open(folder.join("work"))?;
@@ -139,7 +140,8 @@ impl Agent {
         let first = sampler.sample(Instant::now());
         let about = about::of(&config, &first, dataset);
         let (device, started) = (config.device.clone(), Instant::now());
-        let dialer = Dialer::new(&device, &key, &config.broker, &config.credentials)?;
+        let dialer = Dialer::new(&device, &key, &config.broker, &config.credentials)
+            .context("TLS cannot be set up: copy the folder that `twin-host enroll` wrote for this board")?;
         tracing::info!(%device, broker = config.broker.host, port = config.broker.port, "the agent starts");
         Ok(Self {
             session: Session::new(about, memory),

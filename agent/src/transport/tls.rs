@@ -58,7 +58,8 @@ pub(super) fn transport(credentials: &Credentials) -> Result<Transport, TlsError
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let wrong = |error| TlsError::Pem { file: file.to_owned(), error };
-    CertificateDer::pem_file_iter(file).map_err(wrong)?.collect::<Result<_, _>>().map_err(wrong)
+    let found: Vec<_> = CertificateDer::pem_file_iter(file).map_err(wrong)?.collect::<Result<_, _>>().map_err(wrong)?;
+    if found.is_empty() { Err(wrong(rustls::pki_types::pem::Error::NoItemsFound)) } else { Ok(found) }
 }
 
 /// The latest time that this board's files bear witness to: many boards have no clock of their own, and wake up in
