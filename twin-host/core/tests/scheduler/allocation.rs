@@ -30,6 +30,13 @@ fn residual(total: f64, alpha: f64, price: f64, roots: &[f64], caps: &[f64], sha
     feasible.max(free_spread).max(capped_below).max(slack_priced)
 }
 
+/// Whether the conic solver can be trusted: at a price so high that less than a thousandth of the budget is bought it
+/// works on numbers too far apart, and has answered with costs below the optimum. The conditions of optimality, which
+/// are checked in any case, then have to do alone.
+fn within_the_oracles_reach(total: f64, shares: &[f64]) -> bool {
+    shares.iter().sum::<f64>() >= 1e-3 * total
+}
+
 fn roots(decades: f64) -> impl Strategy<Value = Vec<f64>> {
     prop::collection::vec((-decades..decades).prop_map(|e| 10f64.powf(e)), 1..12)
 }
@@ -60,11 +67,14 @@ proptest! {
     ) {
         let mut shares = roots.clone();
         share_bandwidth(total, alpha, price, &mut shares);
-        let weights: Vec<f64> = roots.iter().map(|v| alpha.sqrt() * v).collect();
-        let oracle = conic::shares(total, price, &weights, &vec![f64::INFINITY; roots.len()]);
-        let oracle = oracle.expect("a program of this size is solved");
-        let (ours, theirs) = (cost(price, &weights, &shares), cost(price, &weights, &oracle));
-        prop_assert!((ours - theirs).abs() <= 1e-6 * theirs, "{ours} {theirs}");
+        let uncapped = vec![f64::INFINITY; roots.len()];
+        prop_assert!(residual(total, alpha, price, &roots, &uncapped, &shares) < 1e-9);
+        if within_the_oracles_reach(total, &shares) {
+            let weights: Vec<f64> = roots.iter().map(|v| alpha.sqrt() * v).collect();
+            let oracle = conic::shares(total, price, &weights, &uncapped).expect("a program of this size is solved");
+            let (ours, theirs) = (cost(price, &weights, &shares), cost(price, &weights, &oracle));
+            prop_assert!((ours - theirs).abs() <= 1e-6 * theirs, "{ours} {theirs}");
+        }
     }
 
     #[test]
@@ -79,10 +89,12 @@ proptest! {
         let caps: Vec<f64> = capped_roots.iter().map(|(_, cap)| cap.map_or(f64::INFINITY, |part| part * total)).collect();
         let shares = capped(total, alpha, price, &roots, &caps);
         prop_assert!(residual(total, alpha, price, &roots, &caps, &shares) < 1e-9);
-        let weights: Vec<f64> = roots.iter().map(|v| alpha.sqrt() * v).collect();
-        let oracle = conic::shares(total, price, &weights, &caps).expect("a program of this size is solved");
-        let (ours, theirs) = (cost(price, &weights, &shares), cost(price, &weights, &oracle));
-        prop_assert!((ours - theirs).abs() <= 1e-6 * theirs, "{ours} {theirs}");
+        if within_the_oracles_reach(total, &shares) {
+            let weights: Vec<f64> = roots.iter().map(|v| alpha.sqrt() * v).collect();
+            let oracle = conic::shares(total, price, &weights, &caps).expect("a program of this size is solved");
+            let (ours, theirs) = (cost(price, &weights, &shares), cost(price, &weights, &oracle));
+            prop_assert!((ours - theirs).abs() <= 1e-6 * theirs, "{ours} {theirs}");
+        }
     }
 
     #[test]
