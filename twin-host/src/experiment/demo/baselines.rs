@@ -8,7 +8,7 @@ use twin_shared::pipe::{
     DeviceScores, EpochJob, EvaluateJob, Evaluation, FedAvgJob, InitStudentJob, Job as TrainerJob, LabelSource,
     Normalisation, Outcome, Part,
 };
-use twin_shared::plan::{EpochPlan, Method};
+use twin_shared::plan::{EpochPlan, Method, Recipe};
 
 use super::result::MethodScores;
 use super::scenario::FedAvg;
@@ -43,11 +43,12 @@ impl Baselines {
         Ok(Self { trainer: Trainer::start(config).await?, asked: 0, folder, test })
     }
 
-    /// A student alone: the same network, data, order and recipe, hard labels only. Scored after the epochs where
+    /// A student alone: the same network, data, order and recipe but for the learning rate, hard labels only. Scored after the epochs where
     /// `scored` says so; `step` hears of every epoch.
     pub(crate) async fn alone(
         &mut self,
         subject: &Subject,
+        learning_rate: f64,
         job: &Job,
         scored: &dyn Fn(u32) -> bool,
         step: &mut dyn FnMut(),
@@ -65,7 +66,8 @@ impl Baselines {
         }))
         .await?;
         let mut scores = Vec::new();
-        for epoch in 0..job.student.recipe.epochs {
+        let recipe = Recipe { learning_rate, ..job.student.recipe };
+        for epoch in 0..recipe.epochs {
             let plan = EpochPlan { seed: job.seed, epoch, batch: job.student.batch, augmentation: job.augmentation };
             self.run(TrainerJob::Epoch(EpochJob {
                 architecture: subject.architecture,
@@ -74,7 +76,7 @@ impl Baselines {
                 momentum: (epoch > 0).then(|| momentum_path.clone()),
                 dataset: text(&subject.dataset),
                 plan,
-                recipe: job.student.recipe,
+                recipe,
                 labels: LabelSource::None,
                 state_out: state_path.clone(),
                 momentum_out: Some(momentum_path.clone()),

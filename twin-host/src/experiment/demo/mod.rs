@@ -258,7 +258,8 @@ async fn compare(
                 distilled.push((epoch, baselines.score(&state, Some(&report.teacher), &subject.labels).await?));
             }
         }
-        let alone = baselines.alone(subject, job, &scored, &mut || progress.compared()).await?;
+        let alone =
+            baselines.alone(subject, scenario.alone_learning_rate, job, &scored, &mut || progress.compared()).await?;
         boards.push(board_result(board, subject, report, &rounds, counts, distilled, alone, fedavg)?);
     }
     let teacher = baselines.evaluate(&report.teacher, None, Vec::new()).await?;

@@ -16,6 +16,8 @@ pub(crate) struct Scenario {
     pub(crate) test_per_class: usize,
     /// The boards.
     pub(crate) boards: Vec<Board>,
+    /// Learning rate of students alone.
+    pub(crate) alone_learning_rate: f64,
     /// FedAvg's own constants.
     pub(crate) fedavg: FedAvg,
     /// Students are scored after every so many epochs.
@@ -52,8 +54,14 @@ struct Raw {
     per_class: usize,
     test_per_class: usize,
     boards: Vec<RawBoard>,
+    alone: RawAlone,
     fedavg: FedAvg,
     scores: RawScores,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawAlone {
+    learning_rate: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,6 +108,7 @@ impl Scenario {
             per_class: raw.per_class.max(1),
             test_per_class: raw.test_per_class.max(1),
             boards,
+            alone_learning_rate: raw.alone.learning_rate,
             fedavg: raw.fedavg,
             score_every: raw.scores.every.max(1),
         })
