@@ -53,7 +53,14 @@ impl FedAvgRun {
         };
         let mut global = Model::initial(job.architecture, head, norm, job.seed, device)?;
         global.normalisation = common_normalisation(&twins);
-        let fingerprint = checkpoint::fingerprint(&FedAvgJob { checkpoint: None, out: String::new(), ..job.clone() });
+        // A job of more rounds goes on where one of fewer ended.
+        let fingerprint = checkpoint::fingerprint(&FedAvgJob {
+            checkpoint: None,
+            out: String::new(),
+            rounds: 0,
+            fine_tune_epochs: 0,
+            ..job.clone()
+        });
         let mut round = 0;
         if let Some(path) = &job.checkpoint
             && let Some((resumed, done)) = checkpoint::resume(Path::new(path), &fingerprint, &global, None)?

@@ -144,7 +144,6 @@ impl Model {
     }
 
     /// Its tensors, as numbered by the network.
-    #[must_use]
     pub fn weights(&self) -> &[Tensor] {
         &self.weights
     }

@@ -1,4 +1,5 @@
 //! A lockstep step over twins is the step that all samples in one place would give.
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
 //! Networks, losses and the optimiser against numbers that PyTorch computed (tests/fixtures/learning/generate.py).
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::path::Path;
 

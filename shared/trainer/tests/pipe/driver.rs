@@ -66,7 +66,9 @@ impl Trainer {
                 ended.result = Err(message);
                 return ended;
             }
-            other => panic!("{other:?}"),
+            other @ (Event::Ready { .. } | Event::Stepped { .. } | Event::Block { .. } | Event::Done { .. }) => {
+                panic!("{other:?}")
+            }
         };
         self.send(&Request::Grant { ticket, steps: granted });
         let mut stepped = 0;
