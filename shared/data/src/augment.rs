@@ -28,10 +28,7 @@ impl Augmenter {
     /// Of an epoch.
     #[must_use]
     pub fn new(seed: u64, epoch: u32, augmentation: Augmentation) -> Self {
-        Self {
-            draw: Draw::new("twinstill augmentation v1", &[seed, epoch.into()]),
-            augmentation,
-        }
+        Self { draw: Draw::new("twinstill augmentation v1", &[seed, epoch.into()]), augmentation }
     }
 
     fn change(&self, index: u32) -> Change {
@@ -50,13 +47,7 @@ impl Augmenter {
     /// Writes the augmented image of sample `index`.
     pub fn apply(&self, index: u32, image: &Image, out: &mut Image) {
         let change = self.change(index);
-        if change
-            == (Change {
-                up: 0,
-                left: 0,
-                mirrored: false,
-            })
-        {
+        if change == (Change { up: 0, left: 0, mirrored: false }) {
             out.copy_from_slice(image);
             return;
         }
@@ -99,10 +90,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const CIFAR: Augmentation = Augmentation {
-        crop_padding: 4,
-        flip: true,
-    };
+    const CIFAR: Augmentation = Augmentation { crop_padding: 4, flip: true };
 
     fn gradient() -> Box<Image> {
         Box::new(std::array::from_fn(|i| (i * 7 % 251) as u8 + 1))
@@ -121,14 +109,7 @@ mod tests {
 
     #[test]
     fn nothing_asked_nothing_done() {
-        let augmenter = Augmenter::new(
-            1,
-            2,
-            Augmentation {
-                crop_padding: 0,
-                flip: false,
-            },
-        );
+        let augmenter = Augmenter::new(1, 2, Augmentation { crop_padding: 0, flip: false });
         for index in 0..20 {
             assert_eq!(augmenter.image(index, &gradient()), gradient());
         }

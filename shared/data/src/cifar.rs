@@ -48,10 +48,7 @@ pub struct TrainAndTest {
 pub fn read_directory(directory: &Path, format: CifarFormat) -> Result<TrainAndTest, DataError> {
     let (train_files, test_file): (Vec<String>, _) = match format {
         CifarFormat::Cifar100 => (vec!["train.bin".into()], "test.bin"),
-        CifarFormat::Cifar10 => (
-            (1..=5).map(|n| format!("data_batch_{n}.bin")).collect(),
-            "test_batch.bin",
-        ),
+        CifarFormat::Cifar10 => ((1..=5).map(|n| format!("data_batch_{n}.bin")).collect(), "test_batch.bin"),
     };
     let classes = class_count(directory, format)?;
     let mut train = blank(classes)?;
@@ -65,18 +62,12 @@ pub fn read_directory(directory: &Path, format: CifarFormat) -> Result<TrainAndT
     train.require_every_class()?;
     test.require_every_class()?;
     let normalisation = train.pixel_statistics().normalisation();
-    Ok(TrainAndTest {
-        train: train.with_normalisation(normalisation)?,
-        test: test.with_normalisation(normalisation)?,
-    })
+    Ok(TrainAndTest { train: train.with_normalisation(normalisation)?, test: test.with_normalisation(normalisation)? })
 }
 
 fn blank(classes: u16) -> Result<ImageSet, DataError> {
     // Replaced by the training set's own once that is read.
-    let unit = Normalisation {
-        mean: [0.0; 3],
-        deviation: [1.0; 3],
-    };
+    let unit = Normalisation { mean: [0.0; 3], deviation: [1.0; 3] };
     ImageSet::new(classes, unit)
 }
 
@@ -86,10 +77,7 @@ fn class_count(directory: &Path, format: CifarFormat) -> Result<u16, DataError> 
         return Ok(format.most_classes());
     }
     let text = read_bounded(&names)?;
-    let lines = String::from_utf8_lossy(&text)
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .count();
+    let lines = String::from_utf8_lossy(&text).lines().filter(|line| !line.trim().is_empty()).count();
     match u16::try_from(lines) {
         Ok(classes @ 1..=256) => Ok(classes),
         Ok(_) | Err(_) => Err(DataError::Line {
@@ -133,11 +121,7 @@ mod tests {
     fn records(labels: &[u8]) -> Vec<u8> {
         labels
             .iter()
-            .flat_map(|&label| {
-                [0, label]
-                    .into_iter()
-                    .chain(std::iter::repeat_n(label * 10, IMAGE_BYTES))
-            })
+            .flat_map(|&label| [0, label].into_iter().chain(std::iter::repeat_n(label * 10, IMAGE_BYTES)))
             .collect()
     }
 
@@ -165,18 +149,11 @@ mod tests {
         let good = records(&[0, 1]);
         let cut = directory(&good[..good.len() - 1], &good, "a\nb\n");
         let error = read_directory(cut.path(), CifarFormat::Cifar100).unwrap_err();
-        assert!(
-            matches!(error, DataError::Length { .. }) && error.to_string().contains("train.bin"),
-            "{error}"
-        );
+        assert!(matches!(error, DataError::Length { .. }) && error.to_string().contains("train.bin"), "{error}");
         let label = directory(&records(&[0, 7]), &good, "a\nb\n");
         assert!(matches!(
             read_directory(label.path(), CifarFormat::Cifar100),
-            Err(DataError::LabelOutOfRange {
-                index: 1,
-                label: 7,
-                classes: 2
-            })
+            Err(DataError::LabelOutOfRange { index: 1, label: 7, classes: 2 })
         ));
         let empty_class = directory(&good, &good, "a\nb\nc\n");
         assert!(matches!(
@@ -184,13 +161,7 @@ mod tests {
             Err(DataError::EmptyClass { class: 2 })
         ));
         let none = directory(&[], &good, "a\nb\n");
-        assert!(matches!(
-            read_directory(none.path(), CifarFormat::Cifar100),
-            Err(DataError::Empty(_))
-        ));
-        assert!(matches!(
-            read_directory(none.path(), CifarFormat::Cifar10),
-            Err(DataError::Io { .. })
-        ));
+        assert!(matches!(read_directory(none.path(), CifarFormat::Cifar100), Err(DataError::Empty(_))));
+        assert!(matches!(read_directory(none.path(), CifarFormat::Cifar10), Err(DataError::Io { .. })));
     }
 }

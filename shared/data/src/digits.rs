@@ -20,10 +20,7 @@ const MAX_TEXT: u64 = 64 << 20;
 pub fn read(path: &Path) -> Result<ImageSet, DataError> {
     let packed = read_bounded(path)?;
     let mut text = String::new();
-    GzDecoder::new(packed.as_slice())
-        .take(MAX_TEXT)
-        .read_to_string(&mut text)
-        .map_err(DataError::io(path))?;
+    GzDecoder::new(packed.as_slice()).take(MAX_TEXT).read_to_string(&mut text).map_err(DataError::io(path))?;
     parse(&text)
 }
 
@@ -32,27 +29,15 @@ pub fn read(path: &Path) -> Result<ImageSet, DataError> {
 /// # Errors
 /// When a line is not 64 pixels of 0 to 16 and a label of 0 to 9, or a digit does not occur.
 pub fn parse(text: &str) -> Result<ImageSet, DataError> {
-    let unit = Normalisation {
-        mean: [0.0; 3],
-        deviation: [1.0; 3],
-    };
+    let unit = Normalisation { mean: [0.0; 3], deviation: [1.0; 3] };
     let mut set = ImageSet::new(10, unit)?;
     for (number, line) in text.lines().enumerate() {
-        let fail = |problem: String| DataError::Line {
-            what: "digits",
-            line: number + 1,
-            problem,
-        };
+        let fail = |problem: String| DataError::Line { what: "digits", line: number + 1, problem };
         let mut values = [0u8; 65];
         let mut count = 0;
         for field in line.split(',') {
-            let value = field
-                .trim()
-                .parse()
-                .map_err(|_| fail(format!("`{field}` is no pixel or label")))?;
-            *values
-                .get_mut(count)
-                .ok_or_else(|| fail("more than 65 numbers".into()))? = value;
+            let value = field.trim().parse().map_err(|_| fail(format!("`{field}` is no pixel or label")))?;
+            *values.get_mut(count).ok_or_else(|| fail("more than 65 numbers".into()))? = value;
             count += 1;
         }
         if count != 65 {
@@ -77,11 +62,7 @@ fn enlarge(pixels: &[u8; 64]) -> Box<Image> {
     let source = |t: usize| {
         let eighths = 2 * t as i32 - 3;
         let low = eighths.div_euclid(8);
-        (
-            low.clamp(0, 7) as usize,
-            (low + 1).clamp(0, 7) as usize,
-            eighths.rem_euclid(8) as u32,
-        )
+        (low.clamp(0, 7) as usize, (low + 1).clamp(0, 7) as usize, eighths.rem_euclid(8) as u32)
     };
     let mut image = Box::new([0; IMAGE_BYTES]);
     for y in 0..SIDE {
@@ -150,10 +131,7 @@ pub fn split(all: &ImageSet, boards: &[Vec<u16>], per_class: usize, seed: u64) -
         .fold(crate::PixelStatistics::default(), crate::PixelStatistics::pooled);
     let normalisation = statistics.normalisation();
     Ok(BoardSplit {
-        boards: chosen
-            .into_iter()
-            .map(|set| set.with_normalisation(normalisation))
-            .collect::<Result<_, _>>()?,
+        boards: chosen.into_iter().map(|set| set.with_normalisation(normalisation)).collect::<Result<_, _>>()?,
         test: all.select(&rest).with_normalisation(normalisation)?,
     })
 }
@@ -194,12 +172,8 @@ mod tests {
         assert_eq!(split.boards[0].label_counts(), [20, 20, 20, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(split.boards[1].label_counts()[2], 20);
         assert_eq!(split.test.label_counts()[2], 177 - 40);
-        let mut hashes: Vec<_> = split
-            .boards
-            .iter()
-            .chain([&split.test])
-            .flat_map(|set| (0..set.len()).map(|i| set.hash(i)))
-            .collect();
+        let mut hashes: Vec<_> =
+            split.boards.iter().chain([&split.test]).flat_map(|set| (0..set.len()).map(|i| set.hash(i))).collect();
         let mut expected: Vec<_> = (0..all.len()).map(|i| all.hash(i)).collect();
         hashes.sort_unstable();
         expected.sort_unstable();
@@ -212,20 +186,12 @@ mod tests {
         let error = split(&all, &[vec![3], vec![3]], 100, 0).unwrap_err().to_string();
         assert!(error.contains("class 3"), "{error}");
         assert!(split(&all, &[vec![10]], 1, 0).is_err());
-        for bad in [
-            "1,2,3",
-            &["17"; 65].join(","),
-            &["x"; 65].join(","),
-            &["1"; 66].join(","),
-        ] {
+        for bad in ["1,2,3", &["17"; 65].join(","), &["x"; 65].join(","), &["1"; 66].join(",")] {
             let error = parse(bad).unwrap_err().to_string();
             assert!(error.contains("line 1"), "{error}");
         }
         let mut label = vec!["1"; 64];
         label.push("12");
-        assert!(matches!(
-            parse(&label.join(",")),
-            Err(DataError::LabelOutOfRange { label: 12, .. })
-        ));
+        assert!(matches!(parse(&label.join(",")), Err(DataError::LabelOutOfRange { label: 12, .. })));
     }
 }

@@ -83,12 +83,7 @@ impl ImageSet {
     /// # Errors
     /// When the normalisation is unusable.
     pub fn new(classes: u16, normalisation: Normalisation) -> Result<Self, DataError> {
-        Ok(Self {
-            classes,
-            normalisation: normalisation.checked()?,
-            labels: Vec::new(),
-            pixels: Vec::new(),
-        })
+        Ok(Self { classes, normalisation: normalisation.checked()?, labels: Vec::new(), pixels: Vec::new() })
     }
 
     /// Adds a sample.
@@ -151,9 +146,7 @@ impl ImageSet {
     #[must_use]
     pub fn image(&self, index: usize) -> &Image {
         let start = index * IMAGE_BYTES;
-        (&self.pixels[start..start + IMAGE_BYTES])
-            .try_into()
-            .expect("an image's length")
+        (&self.pixels[start..start + IMAGE_BYTES]).try_into().expect("an image's length")
     }
 
     /// A sample's identity by its content.
@@ -192,9 +185,9 @@ impl ImageSet {
     pub fn require_every_class(&self) -> Result<(), DataError> {
         match self.label_counts().iter().position(|&count| count == 0) {
             None => Ok(()),
-            Some(class) => Err(DataError::EmptyClass {
-                class: u16::try_from(class).expect("below the number of classes"),
-            }),
+            Some(class) => {
+                Err(DataError::EmptyClass { class: u16::try_from(class).expect("below the number of classes") })
+            }
         }
     }
 
@@ -234,10 +227,7 @@ impl ImageSet {
     /// When the range is empty or reaches beyond the classes there are, or one of its classes has no samples.
     pub fn class_range(&self, from: u16, to: u16) -> Result<Self, DataError> {
         if from >= to || to > self.classes {
-            return Err(DataError::Split(format!(
-                "classes {from}..{to} are no range within 0..{}",
-                self.classes
-            )));
+            return Err(DataError::Split(format!("classes {from}..{to} are no range within 0..{}", self.classes)));
         }
         let mut part = Self::new(to - from, self.normalisation)?;
         for index in 0..self.len() {
@@ -292,20 +282,14 @@ impl ImageSet {
         let (classes, count) = (u16_at(10), u32_at(16));
         let expected = HEADER_BYTES as u64 + u64::from(count) * RECORD_BYTES as u64;
         if bytes.len() as u64 != expected {
-            return Err(DataError::Length {
-                what: "the image set".into(),
-                expected,
-                actual: bytes.len() as u64,
-            });
+            return Err(DataError::Length { what: "the image set".into(), expected, actual: bytes.len() as u64 });
         }
         if count == 0 {
             return Err(DataError::Empty("the image set".into()));
         }
         let number = |i: usize| f32::from_bits(u32_at(20 + 4 * i));
-        let normalisation = Normalisation {
-            mean: [number(0), number(1), number(2)],
-            deviation: [number(3), number(4), number(5)],
-        };
+        let normalisation =
+            Normalisation { mean: [number(0), number(1), number(2)], deviation: [number(3), number(4), number(5)] };
         let mut set = Self::new(classes, normalisation)?;
         set.labels.reserve_exact(count as usize);
         set.pixels.reserve_exact(count as usize * IMAGE_BYTES);
@@ -351,10 +335,7 @@ impl ImageSet {
 pub(crate) fn read_bounded(path: &Path) -> Result<Vec<u8>, DataError> {
     let bytes = fs::metadata(path).map_err(DataError::io(path))?.len();
     if bytes > MAX_BYTES {
-        return Err(DataError::TooLarge {
-            what: path.display().to_string(),
-            bytes,
-        });
+        return Err(DataError::TooLarge { what: path.display().to_string(), bytes });
     }
     fs::read(path).map_err(DataError::io(path))
 }
@@ -364,10 +345,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const UNIT: Normalisation = Normalisation {
-        mean: [0.5; 3],
-        deviation: [0.25; 3],
-    };
+    const UNIT: Normalisation = Normalisation { mean: [0.5; 3], deviation: [0.25; 3] };
 
     fn sample_set(count: usize) -> ImageSet {
         let mut set = ImageSet::new(7, UNIT).unwrap();
@@ -399,10 +377,7 @@ mod tests {
     fn bad_files_are_refused_by_what_is_wrong() {
         let good = sample_set(4).to_bytes();
         assert!(matches!(ImageSet::from_bytes(&good[..40]), Err(DataError::Foreign(_))));
-        assert!(matches!(
-            ImageSet::from_bytes(&good[..good.len() - 1]),
-            Err(DataError::Length { .. })
-        ));
+        assert!(matches!(ImageSet::from_bytes(&good[..good.len() - 1]), Err(DataError::Length { .. })));
         let with = |at: usize, byte: u8| {
             let mut bytes = good.clone();
             bytes[at] = byte;
@@ -415,11 +390,7 @@ mod tests {
         assert!(matches!(with(35, 0xbe), DataError::Normalisation { channel: 0, .. }));
         assert!(matches!(
             with(HEADER_BYTES + RECORD_BYTES, 7),
-            DataError::LabelOutOfRange {
-                index: 1,
-                label: 7,
-                classes: 7
-            }
+            DataError::LabelOutOfRange { index: 1, label: 7, classes: 7 }
         ));
         let empty = ImageSet::new(2, UNIT).unwrap().to_bytes();
         assert!(matches!(ImageSet::from_bytes(&empty), Err(DataError::Empty(_))));
@@ -441,10 +412,7 @@ mod tests {
         let part = sample_set(20).class_range(2, 5).unwrap();
         assert_eq!((part.classes(), part.label_counts()), (3, vec![3, 3, 3]));
         assert!(sample_set(20).class_range(5, 8).is_err());
-        assert!(matches!(
-            sample_set(3).class_range(1, 5),
-            Err(DataError::EmptyClass { class: 2 })
-        ));
+        assert!(matches!(sample_set(3).class_range(1, 5), Err(DataError::EmptyClass { class: 2 })));
     }
 
     #[test]

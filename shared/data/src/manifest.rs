@@ -32,9 +32,7 @@ impl Manifest {
     #[must_use]
     pub fn added_since(&self, earlier: &Self) -> Vec<usize> {
         let known: BTreeSet<_> = earlier.samples.iter().collect();
-        (0..self.samples.len())
-            .filter(|&i| !known.contains(&self.samples[i]))
-            .collect()
+        (0..self.samples.len()).filter(|&i| !known.contains(&self.samples[i])).collect()
     }
 }
 
@@ -46,10 +44,7 @@ mod tests {
 
     #[test]
     fn only_what_is_new_or_relabelled_is_added() {
-        let unit = Normalisation {
-            mean: [0.0; 3],
-            deviation: [1.0; 3],
-        };
+        let unit = Normalisation { mean: [0.0; 3], deviation: [1.0; 3] };
         let mut old = ImageSet::new(3, unit).unwrap();
         for value in 0..3u8 {
             old.push(value.into(), &[value; IMAGE_BYTES]).unwrap();

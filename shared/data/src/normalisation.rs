@@ -21,11 +21,7 @@ impl Normalisation {
         for channel in 0..3 {
             let (mean, deviation) = (self.mean[channel], self.deviation[channel]);
             if !mean.is_finite() || !deviation.is_finite() || deviation <= 1e-6 {
-                return Err(DataError::Normalisation {
-                    channel,
-                    mean,
-                    deviation,
-                });
+                return Err(DataError::Normalisation { channel, mean, deviation });
             }
         }
         Ok(self)
@@ -63,9 +59,6 @@ impl PixelStatistics {
             let variance = self.square_sum[c] as f64 / count - mean[c] * mean[c];
             (variance.max(1.0).sqrt() / 255.0) as f32
         });
-        Normalisation {
-            mean: mean.map(|m| (m / 255.0) as f32),
-            deviation,
-        }
+        Normalisation { mean: mean.map(|m| (m / 255.0) as f32), deviation }
     }
 }

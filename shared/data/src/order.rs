@@ -15,11 +15,7 @@ pub fn epoch_order(seed: u64, epoch: u32, indices: &[u32]) -> Vec<u32> {
 /// Number of mini-batches of at most `batch` samples.
 #[must_use]
 pub const fn batch_count(samples: usize, batch: u32) -> usize {
-    if batch == 0 {
-        0
-    } else {
-        samples.div_ceil(batch as usize)
-    }
+    if batch == 0 { 0 } else { samples.div_ceil(batch as usize) }
 }
 
 /// The positions of mini-batch `number` of `count` in an order of `samples`. Sizes differ by one at most: a last

@@ -26,28 +26,17 @@ impl FromStr for Partition {
     type Err = DataError;
 
     fn from_str(text: &str) -> Result<Self, DataError> {
-        let unknown = || {
-            DataError::Split(format!(
-                "`{text}` is no split; known: iid, noniid, noniid:CLASSES, dirichlet:ALPHA"
-            ))
-        };
+        let unknown =
+            || DataError::Split(format!("`{text}` is no split; known: iid, noniid, noniid:CLASSES, dirichlet:ALPHA"));
         match text.split_once(':') {
             None if text == "iid" => Ok(Self::Iid),
-            None if text == "noniid" => Ok(Self::ByClass {
-                classes_per_device: None,
-            }),
+            None if text == "noniid" => Ok(Self::ByClass { classes_per_device: None }),
             Some(("noniid", classes)) => {
                 let classes = classes.parse().ok().filter(|&c| c > 0).ok_or_else(unknown)?;
-                Ok(Self::ByClass {
-                    classes_per_device: Some(classes),
-                })
+                Ok(Self::ByClass { classes_per_device: Some(classes) })
             }
             Some(("dirichlet", alpha)) => {
-                let alpha = alpha
-                    .parse()
-                    .ok()
-                    .filter(|a: &f64| a.is_finite() && *a > 0.0)
-                    .ok_or_else(unknown)?;
+                let alpha = alpha.parse().ok().filter(|a: &f64| a.is_finite() && *a > 0.0).ok_or_else(unknown)?;
                 Ok(Self::Dirichlet { alpha })
             }
             None | Some(_) => Err(unknown()),
@@ -59,12 +48,8 @@ impl std::fmt::Display for Partition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Iid => f.write_str("iid"),
-            Self::ByClass {
-                classes_per_device: None,
-            } => f.write_str("noniid"),
-            Self::ByClass {
-                classes_per_device: Some(classes),
-            } => write!(f, "noniid:{classes}"),
+            Self::ByClass { classes_per_device: None } => f.write_str("noniid"),
+            Self::ByClass { classes_per_device: Some(classes) } => write!(f, "noniid:{classes}"),
             Self::Dirichlet { alpha } => write!(f, "dirichlet:{alpha}"),
         }
     }
@@ -106,18 +91,14 @@ impl Partition {
             }
             Self::Dirichlet { alpha } => {
                 let mut gamma = draw.stream(0);
-                let weights: Vec<Vec<f64>> = pools
-                    .iter()
-                    .map(|_| (0..devices).map(|_| gamma_draw(alpha, &mut gamma)).collect())
-                    .collect();
+                let weights: Vec<Vec<f64>> =
+                    pools.iter().map(|_| (0..devices).map(|_| gamma_draw(alpha, &mut gamma)).collect()).collect();
                 deal(&pools, &weights, devices)
             }
         };
         for (device, share) in shares.iter_mut().enumerate() {
             if share.is_empty() {
-                return Err(DataError::Empty(format!(
-                    "device {device} of the split {self} (seed {seed})"
-                )));
+                return Err(DataError::Empty(format!("device {device} of the split {self} (seed {seed})")));
             }
             share.sort_unstable();
         }
@@ -220,19 +201,11 @@ mod tests {
     #[test]
     fn overlapping_classes_are_shared() {
         let labels = labels(40, 10);
-        let split = Partition::ByClass {
-            classes_per_device: Some(5),
-        };
+        let split = Partition::ByClass { classes_per_device: Some(5) };
         let shares = split.split(&labels, 10, 4, 1).unwrap();
         assert!(shares.iter().all(|s| held(s, &labels).len() == 5));
         assert_eq!(shares.iter().map(Vec::len).sum::<usize>(), 400);
-        assert!(
-            Partition::ByClass {
-                classes_per_device: Some(2)
-            }
-            .split(&labels, 10, 4, 1)
-            .is_err()
-        );
+        assert!(Partition::ByClass { classes_per_device: Some(2) }.split(&labels, 10, 4, 1).is_err());
     }
 
     #[test]
