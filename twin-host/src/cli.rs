@@ -1,6 +1,7 @@
 //! The command line: definitions and dispatch. Every command returns what went wrong as a [`Failure`], which says the
 //! exit status and one line for the person at the terminal.
 
+mod accuracy;
 mod demo;
 mod devices;
 pub(crate) mod schedule;
@@ -42,6 +43,8 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Experiment {
+    /// Train students by distillation, alone and by FedAvg, as in Tables 1 and 2
+    Accuracy(accuracy::AccuracyArguments),
     /// Compare policies over random draws, as in Tables 3 and 4
     Scheduling(schedule::SchedulingArguments),
     /// A host and four boards on this machine, on real digits, end to end
@@ -93,6 +96,7 @@ pub fn run() -> ExitCode {
         Command::Revoke(arguments) => devices::revoke(&arguments),
         Command::Devices(arguments) => devices::list(&arguments),
         Command::Show(arguments) => devices::show(&arguments),
+        Command::Experiment(Experiment::Accuracy(arguments)) => accuracy::accuracy(arguments),
         Command::Experiment(Experiment::Demo(arguments)) => demo::demo(arguments),
         Command::Experiment(Experiment::Learning(arguments)) => schedule::learning(&arguments),
     };

@@ -1,4 +1,5 @@
 //! Experiments: one module for each table or figure, from draws to files.
 
+pub(crate) mod accuracy;
 pub(crate) mod demo;
 pub(crate) mod scheduling;

@@ -1,0 +1,157 @@
+//! `experiment accuracy`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use twin_shared::model::Architecture;
+use twin_shared::plan::LabelKind;
+
+use super::{Failure, print};
+use crate::experiment::accuracy::{Format, Method, Plan, Request, run};
+use crate::train::TrainerConfig;
+
+/// Arguments of `experiment accuracy`.
+#[derive(Debug, Args)]
+pub(crate) struct AccuracyArguments {
+    /// The dataset's folder
+    #[arg(long)]
+    data: PathBuf,
+    /// Its format: cifar100, cifar10 or digits
+    #[arg(long)]
+    dataset: Format,
+    /// Classes A..B alone, B not included
+    #[arg(long, value_parser = class_range)]
+    classes: Option<(u16, u16)>,
+    /// How samples are spread: iid, noniid, noniid:CLASSES or dirichlet:ALPHA
+    #[arg(long, default_value = "noniid")]
+    split: String,
+    /// Devices
+    #[arg(long, default_value_t = 4)]
+    devices: u16,
+    /// Students, by name
+    #[arg(long, value_delimiter = ',', default_value = "vgg8,resnet8x4")]
+    students: Vec<Architecture>,
+    /// Methods: kd (distilled), fl (FedAvg), stu (alone)
+    #[arg(long, value_delimiter = ',', default_value = "kd,fl,stu")]
+    methods: Vec<Method>,
+    /// Epochs of students
+    #[arg(long, default_value_t = 100)]
+    epochs: u32,
+    /// Samples a mini-batch
+    #[arg(long, default_value_t = 64)]
+    batch: u32,
+    /// Teacher labels: map or vector
+    #[arg(long, default_value = "map", value_parser = label_kind)]
+    labels: LabelKind,
+    /// The teacher's network
+    #[arg(long, default_value = "resnet32x4")]
+    teacher: Architecture,
+    /// Its epochs
+    #[arg(long, default_value_t = 100)]
+    teacher_epochs: u32,
+    /// Samples a twin and step of the teacher; 0 is all, one step an epoch
+    #[arg(long, default_value_t = 16)]
+    teacher_batch: u32,
+    /// A teacher that is trained already, safetensors with the public names
+    #[arg(long)]
+    teacher_weights: Option<PathBuf>,
+    /// FedAvg's learning rates to choose from on held-out samples
+    #[arg(long, value_delimiter = ',', default_value = "0.02,0.05,0.1")]
+    fl_rates: Vec<f64>,
+    /// FedAvg's local epochs to choose from
+    #[arg(long, value_delimiter = ',', default_value = "1,2")]
+    fl_local_epochs: Vec<u32>,
+    /// Group norm in FedAvg's students
+    #[arg(long)]
+    fl_group_norm: bool,
+    /// Score after every so many epochs, and after the last
+    #[arg(long, default_value_t = 1)]
+    score_every: u32,
+    /// Seed of split, weights, order and augmentation
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where everything goes; a folder of the same experiment is gone on with
+    #[arg(long)]
+    out: PathBuf,
+    /// Threads of the trainer
+    #[arg(long)]
+    threads: Option<u32>,
+    /// Where to train: auto, cpu or cuda:N
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// The twin-trainer program; beside this one unless said
+    #[arg(long)]
+    trainer: Option<PathBuf>,
+}
+
+fn class_range(text: &str) -> Result<(u16, u16), String> {
+    let (from, to) = text.split_once("..").ok_or("A..B is needed, for example 0..20")?;
+    let number = |part: &str| part.parse::<u16>().map_err(|error| format!("`{part}`: {error}"));
+    match (number(from)?, number(to)?) {
+        (from, to) if from < to => Ok((from, to)),
+        (from, to) => Err(format!("{from}..{to} holds no class")),
+    }
+}
+
+fn label_kind(text: &str) -> Result<LabelKind, String> {
+    match text {
+        "map" => Ok(LabelKind::Map),
+        "vector" => Ok(LabelKind::Vector),
+        other => Err(format!("unknown labels `{other}`; known: map, vector")),
+    }
+}
+
+/// Runs the experiment, or what is left of it, and prints the tables.
+pub(crate) fn accuracy(arguments: AccuracyArguments) -> Result<(), Failure> {
+    super::serve::log();
+    arguments.split.parse::<twin_data::partition::Partition>().map_err(|error| Failure::Usage(error.to_string()))?;
+    let positive = [
+        ("--devices", u32::from(arguments.devices)),
+        ("--epochs", arguments.epochs),
+        ("--batch", arguments.batch),
+        ("--teacher-epochs", arguments.teacher_epochs),
+    ];
+    if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
+        return Err(Failure::Usage(format!("{name} must be at least 1")));
+    }
+    let program = match arguments.trainer {
+        Some(program) => program,
+        None => std::env::current_exe().map_err(anyhow::Error::from)?.with_file_name("twin-trainer"),
+    };
+    let cores = || std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+    let request = Request {
+        plan: Plan {
+            data: arguments.data,
+            format: arguments.dataset,
+            classes: arguments.classes,
+            split: arguments.split,
+            devices: arguments.devices,
+            students: arguments.students,
+            methods: arguments.methods,
+            epochs: arguments.epochs,
+            batch: arguments.batch,
+            labels: arguments.labels,
+            teacher: arguments.teacher,
+            teacher_epochs: arguments.teacher_epochs,
+            teacher_batch: arguments.teacher_batch,
+            teacher_weights: arguments.teacher_weights,
+            fl_rates: arguments.fl_rates,
+            fl_local_epochs: arguments.fl_local_epochs,
+            fl_group_norm: arguments.fl_group_norm,
+            score_every: arguments.score_every,
+            seed: arguments.seed,
+        },
+        out: arguments.out,
+        trainer: TrainerConfig { program, threads: arguments.threads.unwrap_or_else(cores), device: arguments.device },
+    };
+    let bar = indicatif::ProgressBar::new(10_000);
+    let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {percent}% eta {eta}");
+    bar.set_style(style.map_err(anyhow::Error::from)?);
+    let mut progress = |cell: &str, part: f64| {
+        bar.set_message(cell.to_owned());
+        bar.set_position((part * 10_000.0) as u64);
+    };
+    let tables = super::serve::runtime()?.block_on(run(&request, &mut progress));
+    bar.finish_and_clear();
+    print(&tables?)
+}
