@@ -34,14 +34,14 @@ pub struct DeviceScores {
     pub unseen_top1: Score,
 }
 
-/// See [`Job::Evaluate`].
+/// See [`Job::Evaluate`](super::Job::Evaluate).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Evaluation {
     /// On every sample, best answer.
     pub full_top1: Score,
     /// On every sample, among the best five.
     pub full_top5: Score,
-    /// For each entry of [`EvaluateJob::devices`].
+    /// For each entry of [`EvaluateJob::devices`](super::EvaluateJob::devices).
     pub devices: Vec<DeviceScores>,
 }
 
