@@ -190,7 +190,7 @@ impl Link {
                             self.expected.insert(Purpose::Student { job: assignment.job, round: assignment.round });
                         }
                     }
-                    Order::Rebirth | Order::Stop(_) => {}
+                    Order::Rebirth | Order::Stop(_) | Order::Calibrate { .. } => {}
                 }
                 self.commands += 1;
                 let command = Command { id: self.commands, order };

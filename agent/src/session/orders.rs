@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use twin_shared::model::Site;
-use twin_shared::wire::{Assignment, Command, FailureCode, Order, Purpose, Reply, Status};
+use twin_shared::wire::{Assignment, BoardCalibration, Command, FailureCode, Order, Purpose, Reply, Status};
 
 use super::message::{Message, Output};
 use super::work::{Blocks, Epoch, Receiving, Work, flaw};
@@ -42,6 +42,18 @@ impl Session {
                     out.push(Output::Pace(0));
                 }
                 self.reply(id, Status::Done, out);
+            }
+            // Nothing is measured here: the host goes on by what telemetry says.
+            Order::Calibrate { batch } => {
+                let calibration = BoardCalibration {
+                    libtorch: heapless::String::new(),
+                    kernel: heapless::String::new(),
+                    threads: 0,
+                    batch,
+                    megahertz: None,
+                    students: heapless::Vec::new(),
+                };
+                self.reply(id, Status::Calibrated(calibration), out);
             }
         }
     }

@@ -26,6 +26,12 @@ pub enum Order {
     Assign(Assignment),
     /// The job is over, or the host gives it up.
     Stop(JobId),
+    /// Say what training takes here: measured now, or from an earlier measurement that still holds. Answered by
+    /// [`Status::Calibrated`](super::Status::Calibrated) in any case.
+    Calibrate {
+        /// Samples of a mini-batch to measure with.
+        batch: u32,
+    },
 }
 
 /// One epoch: who trains what, where, and with which share of the link.

@@ -76,6 +76,20 @@ fn orders_and_replies() {
         training_ms: 1000,
         starved_ms: 10,
     };
+    let student = StudentCalibration {
+        architecture: Architecture::Resnet8x4,
+        seconds_per_sample: 0.0625,
+        peak_memory_kib: 131_072,
+        fits: true,
+    };
+    let calibrated = BoardCalibration {
+        libtorch: "2.9.0".try_into().expect("short"),
+        kernel: "6.1.0".try_into().expect("short"),
+        threads: 4,
+        batch: 64,
+        megahertz: Some(1500),
+        students: heapless::Vec::from_slice(&[student]).expect("one"),
+    };
     let failed = Status::Failed { code: FailureCode::Missing, message: "no".try_into().expect("short") };
     pin! {
         Command { id: 1, order: Order::Rebirth } => "0100",
@@ -86,6 +100,8 @@ fn orders_and_replies() {
         Reply { command: 1, status: Status::Running { step: 3, steps: 8 } } => "01010308",
         Reply { command: 1, status: Status::Trained(trained) } => "01020102ababababababababababababababababababababababababababababababababf4030000003fe8070a",
         Reply { command: 1, status: Status::Done } => "0103",
+        Command { id: 5, order: Order::Calibrate { batch: 64 } } => "050440",
+        Reply { command: 5, status: Status::Calibrated(calibrated) } => "050505322e392e3005362e312e30044001dc0b01010000803d80800801",
         Reply { command: 1, status: failed } => "010403026e6f",
         LogLine { level: LogLevel::Error, text: "hot".try_into().expect("short") } => "0103686f74",
     }

@@ -28,7 +28,7 @@ mod topic;
 mod transfer;
 
 pub use assignment::{Assignment, Command, Order};
-pub use report::{FailureCode, LogLevel, LogLine, Reply, Status, TrainedEpoch};
+pub use report::{BoardCalibration, FailureCode, LogLevel, LogLine, Reply, Status, StudentCalibration, TrainedEpoch};
 pub use state::{Birth, BoardState, Capabilities, DatasetOffer, HostState, Nonce, TwinDocument, VersionRange};
 pub use topic::{Channel, Direction, Topic};
 pub use transfer::{BlobAck, BlobMessage, Manifest, Purpose, Refusal};

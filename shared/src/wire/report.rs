@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{BlobHash, JobId, RoundId};
+use crate::model::Architecture;
 
 /// `up/command`: how far the board is with a command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,40 @@ pub enum Status {
         /// For people.
         message: heapless::String<200>,
     },
+    /// What training takes here.
+    Calibrated(BoardCalibration),
+}
+
+/// What training takes on a board, as measured with real steps. Without students: the board cannot say, for want of
+/// a trainer or because a guard forbids to measure now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BoardCalibration {
+    /// LibTorch's version.
+    pub libtorch: heapless::String<32>,
+    /// The kernel's release.
+    pub kernel: heapless::String<64>,
+    /// Threads of a step.
+    pub threads: u16,
+    /// Samples of a mini-batch.
+    pub batch: u32,
+    /// Mean clock of the cores while it was measured, in the measure of the telemetry, MHz; `None` where unknown.
+    pub megahertz: Option<u32>,
+    /// Each student that was tried.
+    pub students: heapless::Vec<StudentCalibration, 5>,
+}
+
+/// What one student takes on a board.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StudentCalibration {
+    /// The student.
+    pub architecture: Architecture,
+    /// Median seconds of a training step over the samples of its mini-batch; what the duty cycle adds is in it. 0
+    /// where it does not fit.
+    pub seconds_per_sample: f32,
+    /// Peak resident memory of the trainer, KiB; 0 where unknown.
+    pub peak_memory_kib: u32,
+    /// Whether it trained at all: one that did not is not given to this board.
+    pub fits: bool,
 }
 
 /// An epoch trained on the board.

@@ -244,7 +244,7 @@ impl Member {
         out: &mut Vec<Output>,
     ) {
         match reply.status {
-            Status::Accepted | Status::Running { .. } | Status::Done => {}
+            Status::Accepted | Status::Running { .. } | Status::Done | Status::Calibrated(_) => {}
             Status::Trained(trained) if trained.job == spec.job => {
                 if let Phase::Local(epoch) = &mut self.phase
                     && epoch.run.student.round == trained.round

@@ -158,7 +158,9 @@ impl Fleet {
                 self.board(&device, BoardInput::Received { purpose, blob: BlobHash([5; 32]) });
             }
             Output::Command(device, Order::Assign(assignment)) => self.on_assignment(&device, &assignment),
-            Output::Command(_, Order::Rebirth | Order::Stop(_)) | Output::Share(..) | Output::Forget(..) => {}
+            Output::Command(_, Order::Rebirth | Order::Stop(_) | Order::Calibrate { .. })
+            | Output::Share(..)
+            | Output::Forget(..) => {}
             Output::Desired(device, document) => {
                 let lies = self.tempers[&device] == Temper::Lies(document.round.0);
                 let state = if lies { BlobHash([0xee; 32]) } else { document.state };
