@@ -132,16 +132,10 @@ impl Coordinator {
                     return;
                 }
                 out.push(Output::Note(Note::Online(device.clone())));
-                match member.phase() {
-                    Phase::Absent | Phase::Copying => member.want_dataset(device, out),
-                    Phase::Counting
-                    | Phase::Ready
-                    | Phase::Starting
-                    | Phase::Local(_)
-                    | Phase::Host(_)
-                    | Phase::Confirming(_)
-                    | Phase::Finished { .. }
-                    | Phase::Left(_) => member.resume(&self.spec, device, out),
+                if member.phase().awaits_dataset() {
+                    member.want_dataset(device, out);
+                } else {
+                    member.resume(&self.spec, device, out);
                 }
             }
             BoardInput::Offline { sequence } => {
@@ -243,19 +237,9 @@ impl Coordinator {
         match self.stage {
             Stage::Gathering { since } => {
                 let late = now.saturating_sub(since) >= self.spec.patience;
-                let (ready, waiting) =
-                    self.members.values().fold((0, 0), |(ready, waiting), member| match member.phase() {
-                        Phase::Ready => (ready + 1, waiting),
-                        Phase::Left(_) => (ready, waiting),
-                        Phase::Absent
-                        | Phase::Copying
-                        | Phase::Counting
-                        | Phase::Starting
-                        | Phase::Local(_)
-                        | Phase::Host(_)
-                        | Phase::Confirming(_)
-                        | Phase::Finished { .. } => (ready, waiting + 1),
-                    });
+                let count = |wanted: fn(&Phase) -> bool| self.members.values().filter(|m| wanted(m.phase())).count();
+                let ready = count(|phase| *phase == Phase::Ready);
+                let waiting = count(|phase| *phase != Phase::Ready && !phase.is_settled());
                 if waiting > 0 && !late {
                     return;
                 }

@@ -1,110 +1,27 @@
 //! Runs one job on a serving host: the shell around the coordinator.
 
+mod report;
+mod tasks;
+
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use twin_core::coordinator::{Coordinator, Fatal, Input, JobSpec, Note, Output, Phase, RoundRecord, Task, TaskEvent};
+use twin_core::coordinator::{Coordinator, Input, JobSpec, Note, Output, Phase, RoundRecord, Task};
 use twin_core::scheduler::policy::Policy;
-use twin_core::twin::DatasetCounts;
-use twin_data::blobs::BlobError;
-use twin_shared::id::{BlobHash, DeviceId, JobId};
+use twin_shared::id::{DeviceId, JobId};
 use twin_shared::model::Architecture;
-use twin_shared::pipe::{
-    CountJob, EpochJob, InitStudentJob, Job as TrainerJob, LabelSource, LabelsJob, Outcome, TeacherJob,
-};
-use twin_shared::plan::{EpochPlan, LabelKind, Method};
-use twin_shared::wire::Birth;
-use twin_shared::wire::telemetry::Telemetry;
+
+pub use report::{JobFailure, JobReport, MemberReport};
+use tasks::Work;
 
 use super::Host;
-use crate::calibration::{Calibration, CalibrationError, Probe};
+use crate::calibration::Calibration;
 use crate::config::Job;
 use crate::decide::{Answer, DecideError, Question, pose};
 use crate::link::LinkOrder;
-use crate::store::StoreError;
-use crate::train::{Ask, Told, TrainError, Trainer};
-
-/// What a job came to.
-#[derive(Debug)]
-pub struct JobReport {
-    /// Its number.
-    pub job: JobId,
-    /// The teacher's weights.
-    pub teacher: PathBuf,
-    /// Every epoch that was done on both sides.
-    pub rounds: Vec<RoundRecord>,
-    /// Each device at the end.
-    pub members: BTreeMap<DeviceId, MemberReport>,
-    /// What this host takes for each network.
-    pub calibration: Calibration,
-    /// Eq. (6) summed over the devices, at the first decision.
-    pub objective: f64,
-}
-
-/// A device at the end of a job.
-#[derive(Debug, Clone)]
-pub struct MemberReport {
-    /// Its dataset's counts.
-    pub counts: Option<DatasetCounts>,
-    /// Its dataset on the host.
-    pub dataset: Option<PathBuf>,
-    /// Its last sample.
-    pub telemetry: Option<Telemetry>,
-    /// What it said of itself.
-    pub birth: Option<Birth>,
-    /// Its student at the end.
-    pub student: Option<PathBuf>,
-    /// Why it took no part to the end.
-    pub left: Option<String>,
-}
-
-/// Why a job failed.
-#[derive(Debug, thiserror::Error)]
-pub enum JobFailure {
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A blob.
-    #[error(transparent)]
-    Blob(#[from] BlobError),
-    /// The trainer does not start.
-    #[error(transparent)]
-    Trainer(#[from] TrainError),
-    /// Nothing could be measured.
-    #[error(transparent)]
-    Calibration(#[from] CalibrationError),
-    /// Nothing could be decided.
-    #[error(transparent)]
-    Decide(#[from] DecideError),
-    /// The coordinator gave up.
-    #[error("{0}")]
-    Fatal(#[from] Fatal),
-    /// The job names a device that is not enrolled.
-    #[error("{0} is not enrolled; run twin-host enroll {0} --out DIR first")]
-    Unknown(DeviceId),
-    /// It was asked to stop.
-    #[error("stopped")]
-    Stopped,
-}
-
-/// Work for a trainer.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Work {
-    Task(Task),
-    Probe(Probe),
-}
-
-impl From<Probe> for Work {
-    fn from(probe: Probe) -> Self {
-        Self::Probe(probe)
-    }
-}
-
-/// The flow of the teacher's own work.
-const TEACHER_FLOW: &str = "teacher";
+use crate::train::{Ask, Told, Trainer};
 
 impl Host {
     /// Runs a job to its end. `note` hears all that is worth telling; `stop` ends it early.
@@ -314,153 +231,6 @@ impl JobRun<'_> {
         tracing::debug!(job = %self.id, scenario = ?question.scenario(), "the scheduler is asked");
     }
 
-    fn start(&self, task: Task) -> Result<(), JobFailure> {
-        let (asks, flow) = match &task {
-            Task::Count { .. } | Task::Teacher { .. } | Task::Init { .. } => (&self.teacher_asks, TEACHER_FLOW),
-            Task::Labels { device, .. } | Task::Epoch { device, .. } => (&self.student_asks, device.as_str()),
-        };
-        let job = self.job_of(&task)?;
-        let ask = Ask::Run { flow: flow.to_owned(), key: Work::Task(task), job: Box::new(job) };
-        let _ = asks.send(ask);
-        Ok(())
-    }
-
-    fn directory(&self) -> PathBuf {
-        self.host.store.job_directory(self.id)
-    }
-
-    fn teacher_path(&self) -> PathBuf {
-        self.directory().join("teacher.safetensors")
-    }
-
-    fn blob_path(&self, device: &DeviceId, blob: &BlobHash) -> Result<String, JobFailure> {
-        Ok(text(&self.host.store.blobs(device)?.path(blob)))
-    }
-
-    /// Where a task writes a device's student state, in the twin's own directory.
-    fn state_path(&self, device: &DeviceId) -> PathBuf {
-        self.host.store.twin_directory(device).join(format!("job{}.state", self.id))
-    }
-
-    fn momentum_path(&self, device: &DeviceId) -> PathBuf {
-        self.host.store.twin_directory(device).join(format!("job{}.momentum", self.id))
-    }
-
-    fn plan(&self, round: u32) -> EpochPlan {
-        let job = self.job;
-        EpochPlan { seed: job.seed, epoch: round, batch: job.student.batch, augmentation: job.augmentation }
-    }
-
-    /// A task in the trainer's words.
-    fn job_of(&self, task: &Task) -> Result<TrainerJob, JobFailure> {
-        let job = self.job;
-        let teacher = text(&self.teacher_path());
-        Ok(match task {
-            Task::Count { device, dataset } => {
-                TrainerJob::Count(CountJob { dataset: self.blob_path(device, dataset)? })
-            }
-            Task::Teacher { twins } => {
-                let twins = twins.iter().map(|(device, dataset)| self.blob_path(device, dataset));
-                TrainerJob::Teacher(TeacherJob {
-                    architecture: job.teacher.architecture,
-                    classes: job.classes,
-                    twins: twins.collect::<Result<_, _>>()?,
-                    recipe: job.teacher.recipe,
-                    batch: job.teacher.batch,
-                    augmentation: job.augmentation,
-                    seed: job.seed,
-                    checkpoint: Some(text(&self.directory().join("teacher.checkpoint"))),
-                    out: teacher,
-                })
-            }
-            Task::Init { device, architecture } => TrainerJob::InitStudent(InitStudentJob {
-                architecture: *architecture,
-                method: job.student.method,
-                teacher,
-                classes: job.classes,
-                seed: job.seed,
-                out: text(&self.state_path(device)),
-            }),
-            Task::Labels { device, round } => {
-                let out = self.host.store.twin_directory(device).join(format!("job{}.labels", self.id));
-                std::fs::create_dir_all(&out).map_err(|error| StoreError::Files { path: out.clone(), error })?;
-                TrainerJob::Labels(LabelsJob {
-                    teacher,
-                    dataset: self.dataset_of(device)?,
-                    plan: self.plan(round.0),
-                    kind: job.student.labels,
-                    precision: job.student.precision,
-                    batches_per_block: job.student.batches_per_block,
-                    out: text(&out),
-                })
-            }
-            Task::Epoch { device, round, architecture, base, keeps_momentum } => {
-                let momentum = text(&self.momentum_path(device));
-                // On the host the map costs nothing, so the better label is taken.
-                let kind = match job.student.method {
-                    Method::SimKd => LabelKind::Map,
-                    Method::Kd { .. } | Method::CrossEntropy => LabelKind::Logits,
-                };
-                TrainerJob::Epoch(EpochJob {
-                    architecture: *architecture,
-                    method: job.student.method,
-                    state: self.blob_path(device, base)?,
-                    momentum: (*keeps_momentum).then(|| momentum.clone()),
-                    dataset: self.dataset_of(device)?,
-                    plan: self.plan(round.0),
-                    recipe: job.student.recipe,
-                    labels: LabelSource::Teacher { weights: teacher, kind },
-                    state_out: text(&self.state_path(device)),
-                    momentum_out: Some(momentum),
-                })
-            }
-        })
-    }
-
-    fn dataset_of(&self, device: &DeviceId) -> Result<String, JobFailure> {
-        let member = self.coordinator.members().get(device);
-        let dataset =
-            member.and_then(|member| member.twin.dataset()).ok_or_else(|| JobFailure::Unknown(device.clone()));
-        self.blob_path(device, &dataset?.blob)
-    }
-
-    /// What a trainer told, in the coordinator's words. Files that it wrote are taken into the twin's blobs first.
-    fn on_told(&self, told: Option<(Work, Told)>) -> Result<Option<Input>, JobFailure> {
-        let Some((Work::Task(task), told)) = told else { return Ok(None) };
-        let event = match told {
-            Told::Progress { step, steps } => TaskEvent::Progress { step, steps },
-            Told::Block(block) => match &task {
-                Task::Labels { device, .. } => {
-                    let (blob, _) = self.host.store.blobs(device)?.adopt(Path::new(&block.path))?;
-                    TaskEvent::Block { block: block.index, blob }
-                }
-                Task::Count { .. } | Task::Teacher { .. } | Task::Init { .. } | Task::Epoch { .. } => {
-                    TaskEvent::Failed("it made labels".into())
-                }
-            },
-            Told::Done(outcome) => match (&task, outcome) {
-                (Task::Init { device, .. } | Task::Epoch { device, .. }, Outcome::Student { hash, .. })
-                    if self.adopt(device)? != hash =>
-                {
-                    TaskEvent::Failed("the state on disk is not the one that the trainer named".into())
-                }
-                (Task::Count { device, .. }, Outcome::Counts { train, held, labels }) => {
-                    let counts = DatasetCounts { train, held, labels };
-                    self.host.store.count_dataset(device, &counts)?;
-                    let DatasetCounts { train, held, labels } = counts;
-                    TaskEvent::Done(Outcome::Counts { train, held, labels })
-                }
-                (_, outcome) => TaskEvent::Done(outcome),
-            },
-            Told::Failed(message) => TaskEvent::Failed(message),
-        };
-        Ok(Some(Input::Task(task, event)))
-    }
-
-    fn adopt(&self, device: &DeviceId) -> Result<BlobHash, JobFailure> {
-        Ok(self.host.store.blobs(device)?.adopt(&self.state_path(device))?.0)
-    }
-
     fn report(self) -> Result<JobReport, JobFailure> {
         let now = self.host.started.elapsed();
         let mut members = BTreeMap::new();
@@ -520,8 +290,4 @@ fn spec_of(id: JobId, job: &Job, decide_every: Duration) -> JobSpec {
         deadline_factor: job.deadline_factor,
         decide_every,
     }
-}
-
-fn text(path: &Path) -> String {
-    path.display().to_string()
 }

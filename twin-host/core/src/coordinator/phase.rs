@@ -37,6 +37,56 @@ pub enum Phase {
     Left(String),
 }
 
+impl Phase {
+    /// Whether the device's dataset is not here yet.
+    #[must_use]
+    pub const fn awaits_dataset(&self) -> bool {
+        match self {
+            Self::Absent | Self::Copying => true,
+            Self::Counting
+            | Self::Ready
+            | Self::Starting
+            | Self::Local(_)
+            | Self::Host(_)
+            | Self::Confirming(_)
+            | Self::Finished { .. }
+            | Self::Left(_) => false,
+        }
+    }
+
+    /// Whether the device takes part in the students' training, now or soon.
+    #[must_use]
+    pub const fn is_training(&self) -> bool {
+        match self {
+            Self::Ready | Self::Starting | Self::Local(_) | Self::Host(_) | Self::Confirming(_) => true,
+            Self::Absent | Self::Copying | Self::Counting | Self::Finished { .. } | Self::Left(_) => false,
+        }
+    }
+
+    /// Whether nothing more will come of the device.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        matches!(self, Self::Finished { .. } | Self::Left(_))
+    }
+
+    /// The epoch that is being trained, and where.
+    #[must_use]
+    pub(super) const fn epoch(&self) -> Option<(&Running, Site)> {
+        match self {
+            Self::Local(epoch) => Some((&epoch.run, Site::Local)),
+            Self::Host(epoch) => Some((&epoch.run, Site::Host)),
+            Self::Absent
+            | Self::Copying
+            | Self::Counting
+            | Self::Ready
+            | Self::Starting
+            | Self::Confirming(_)
+            | Self::Finished { .. }
+            | Self::Left(_) => None,
+        }
+    }
+}
+
 /// What every epoch in progress has.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Running {

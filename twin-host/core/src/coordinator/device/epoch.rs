@@ -1,0 +1,285 @@
+//! A device's epoch, on the board or on the host, until both sides have its state.
+
+use core::time::Duration;
+
+use twin_shared::id::{BlobHash, DeviceId, RoundId};
+use twin_shared::model::Site;
+use twin_shared::plan::EpochPlan;
+use twin_shared::units::Seconds;
+use twin_shared::wire::{Assignment, FailureCode, Order, Purpose, Reply, Status};
+
+use super::super::message::{Allotment, Fatal, Measured, Note, Output, Task};
+use super::super::phase::{HostEpoch, LocalEpoch, Phase, Running};
+use super::super::{JobSpec, StudentAt};
+use super::Member;
+
+/// Least time that a board has for an epoch, whatever was predicted: its trainer has to start.
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(60);
+
+impl Member {
+    /// Begins an epoch where the allotment says.
+    pub(super) fn begin(
+        &mut self,
+        spec: &JobSpec,
+        device: &DeviceId,
+        student: StudentAt,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(mut allotment) = self.allotment else { return };
+        if !self.can_train() {
+            allotment.site = Site::Host;
+        }
+        let run = Running { student, allotment, since: now };
+        match allotment.site {
+            Site::Local => {
+                let predicted =
+                    Duration::from_secs_f64((allotment.predicted.total().0 * spec.deadline_factor).clamp(0.0, 1e7));
+                let deadline = now + predicted.max(SHORTEST_DEADLINE);
+                self.phase =
+                    Phase::Local(LocalEpoch { run, deadline, blocks: Vec::new(), trained: None, arrived: None });
+                self.assign(spec, device, out);
+                out.push(Output::Run(Task::Labels { device: device.clone(), round: student.round }));
+            }
+            Site::Host => {
+                self.phase = Phase::Host(HostEpoch { run, trained: None });
+                self.assign(spec, device, out);
+                out.push(Output::Run(epoch_task(device, &student)));
+            }
+        }
+    }
+
+    /// Tells the board of the epoch in progress, and sends what it needs; again after it was away.
+    fn assign(&self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
+        let Some((run, site)) = self.phase.epoch() else { return };
+        let round = run.student.round;
+        let order = Order::Assign(Assignment {
+            job: spec.job,
+            round,
+            architecture: run.student.architecture,
+            site,
+            base: run.student.state,
+            plan: plan(spec, round),
+            recipe: spec.recipe,
+            method: spec.method,
+            labels: spec.labels,
+            samples: self.twin.counts().map_or(0, |counts| counts.train),
+            batches_per_block: spec.batches_per_block,
+            uplink_bits_per_second: whole(run.allotment.rate.0),
+            deadline_ms: whole(run.allotment.predicted.total().0 * spec.deadline_factor * 1e3),
+        });
+        out.push(Output::Command(device.clone(), order));
+        if let Phase::Local(epoch) = &self.phase {
+            let base = Purpose::Base { job: spec.job, round };
+            out.push(Output::Send(device.clone(), run.student.state, base));
+            for &(index, blob) in &epoch.blocks {
+                out.push(Output::Send(device.clone(), blob, Purpose::Labels { job: spec.job, round, index }));
+            }
+        }
+    }
+
+    /// The board was away, rebooted perhaps: say again what is wanted of it.
+    pub(in super::super) fn resume(&self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
+        self.assign(spec, device, out);
+        if let Phase::Host(HostEpoch { run, trained: Some((_, state, _)) }) = &self.phase {
+            out.push(Output::Send(
+                device.clone(),
+                *state,
+                Purpose::Student { job: spec.job, round: run.student.round },
+            ));
+        }
+        if let Phase::Confirming(confirmation) = &self.phase {
+            out.push(Output::Desired(device.clone(), confirmation.document));
+        }
+    }
+
+    /// A block of labels is ready to be sent.
+    pub(in super::super) fn on_block(
+        &mut self,
+        spec: &JobSpec,
+        device: &DeviceId,
+        round: RoundId,
+        index: u32,
+        blob: BlobHash,
+        out: &mut Vec<Output>,
+    ) {
+        if let Phase::Local(epoch) = &mut self.phase
+            && epoch.run.student.round == round
+        {
+            epoch.blocks.push((index, blob));
+            out.push(Output::Send(device.clone(), blob, Purpose::Labels { job: spec.job, round, index }));
+        }
+    }
+
+    pub(in super::super) fn on_reply(
+        &mut self,
+        spec: &JobSpec,
+        device: &DeviceId,
+        reply: Reply,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        match reply.status {
+            Status::Accepted | Status::Running { .. } | Status::Done | Status::Calibrated(_) => {}
+            Status::Trained(trained) if trained.job == spec.job => {
+                if let Phase::Local(epoch) = &mut self.phase
+                    && epoch.run.student.round == trained.round
+                {
+                    epoch.trained = Some((now, trained));
+                    self.settle_local(spec, device, out);
+                }
+            }
+            Status::Trained(_) => {}
+            Status::Failed { code, message } => {
+                let text = format!("{code:?}: {message}");
+                match code {
+                    FailureCode::NoTrainer | FailureCode::TrainerDied | FailureCode::TrainerFailed => {
+                        self.unfit = true;
+                        self.offload(spec, device, text, now, out);
+                    }
+                    FailureCode::Missing | FailureCode::Transfer | FailureCode::Storage | FailureCode::Inhibited => {
+                        self.offload(spec, device, text, now, out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A student state came from the board.
+    pub(in super::super) fn on_state(
+        &mut self,
+        spec: &JobSpec,
+        device: &DeviceId,
+        round: RoundId,
+        blob: BlobHash,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        if let Phase::Local(epoch) = &mut self.phase
+            && epoch.run.student.round == round
+        {
+            epoch.arrived = Some((now, blob));
+            self.settle_local(spec, device, out);
+        } else {
+            let text = format!("a student state of epoch {round} came too late");
+            out.push(Output::Note(Note::Refused(device.clone(), text)));
+        }
+    }
+
+    /// The board has said that it trained, and the state is here: both, in either order.
+    fn settle_local(&mut self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
+        let Phase::Local(epoch) = &self.phase else { return };
+        let (Some((trained_at, trained)), Some((arrived_at, state))) = (epoch.trained, epoch.arrived) else {
+            return;
+        };
+        if trained.state != state {
+            self.fatal = Some(Fatal::Unequal {
+                device: device.clone(),
+                round: trained.round,
+                board: trained.state,
+                twin: state,
+            });
+            return;
+        }
+        let training = Seconds(seconds(trained_at.saturating_sub(epoch.run.since)));
+        let measured = Measured {
+            training,
+            starved: Seconds(Duration::from_millis(trained.starved_ms).as_secs_f64()),
+            transfer: Seconds(seconds(arrived_at.saturating_sub(trained_at))),
+            total: Seconds(0.0),
+        };
+        let run = epoch.run;
+        self.confirm(spec, device, run, Site::Local, state, trained.loss, measured, out);
+    }
+
+    /// The host's trainer has finished an epoch.
+    #[expect(clippy::too_many_arguments, reason = "what the trainer says, and where it goes")]
+    pub(in super::super) fn on_trained_here(
+        &mut self,
+        spec: &JobSpec,
+        device: &DeviceId,
+        round: RoundId,
+        state: BlobHash,
+        loss: f32,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        if let Phase::Host(epoch) = &mut self.phase
+            && epoch.run.student.round == round
+        {
+            epoch.trained = Some((now, state, loss));
+            out.push(Output::Send(device.clone(), state, Purpose::Student { job: spec.job, round }));
+        }
+    }
+
+    /// The board holds the state that the host trained.
+    pub(in super::super) fn on_sent(
+        &mut self,
+        spec: &JobSpec,
+        device: &DeviceId,
+        round: RoundId,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        let Phase::Host(HostEpoch { run, trained: Some((trained_at, state, loss)) }) = self.phase else {
+            return;
+        };
+        if run.student.round != round {
+            return;
+        }
+        let measured = Measured {
+            training: Seconds(seconds(trained_at.saturating_sub(run.since))),
+            starved: Seconds(0.0),
+            transfer: Seconds(seconds(now.saturating_sub(trained_at))),
+            total: Seconds(0.0),
+        };
+        self.confirm(spec, device, run, Site::Host, state, loss, measured, out);
+    }
+
+    /// The board cannot train this epoch, or not in time: the host does.
+    pub(super) fn offload(
+        &mut self,
+        spec: &JobSpec,
+        device: &DeviceId,
+        why: String,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        let Phase::Local(epoch) = &self.phase else { return };
+        let (student, allotment) = (epoch.run.student, epoch.run.allotment);
+        out.push(Output::Cancel(Task::Labels { device: device.clone(), round: student.round }));
+        out.push(Output::Forget(device.clone(), student.round));
+        out.push(Output::Note(Note::Offloaded { device: device.clone(), round: student.round, why }));
+        let run = Running { student, allotment: Allotment { site: Site::Host, ..allotment }, since: now };
+        self.phase = Phase::Host(HostEpoch { run, trained: None });
+        self.assign(spec, device, out);
+        out.push(Output::Run(epoch_task(device, &student)));
+    }
+}
+
+/// Momentum is kept only where the epoch before was trained: it does not travel.
+pub(super) fn epoch_task(device: &DeviceId, student: &StudentAt) -> Task {
+    Task::Epoch {
+        device: device.clone(),
+        round: student.round,
+        architecture: student.architecture,
+        base: student.state,
+        keeps_momentum: student.site == Some(Site::Host),
+    }
+}
+
+/// The batches of an epoch, the same for board, labels and host.
+#[must_use]
+pub(super) fn plan(spec: &JobSpec, round: RoundId) -> EpochPlan {
+    EpochPlan { seed: spec.seed, epoch: round.0, batch: spec.batch, augmentation: spec.augmentation }
+}
+
+pub(super) fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+/// The nearest whole number; what is negative or no number is 0.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
+fn whole(number: f64) -> u64 {
+    number.round() as u64
+}
