@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use twin_core::coordinator::{Coordinator, Input, JobSpec, Note, Output, Phase, RoundRecord, Task};
+use twin_core::coordinator::{Coordinator, Input, JobSpec, Note, Output, Phase, RoundRecord};
 use twin_core::scheduler::policy::Policy;
 use twin_shared::id::{DeviceId, JobId};
 use twin_shared::model::Architecture;
