@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Failure, print};
-use crate::experiment::demo::{Programs, Request, run};
+use crate::experiment::demo::{Programs, Request, Scored, run};
 
 /// Arguments of `experiment demo`.
 #[derive(Debug, Args)]
@@ -19,6 +19,9 @@ pub(crate) struct DemoArguments {
     /// Where everything goes; an earlier demo's folder is emptied
     #[arg(long, default_value = "out/demo")]
     out: PathBuf,
+    /// Score on the images that neither a board nor the test set holds, to choose a recipe without the test set
+    #[arg(long)]
+    validation: bool,
     /// The twin-agent program; beside this one unless said
     #[arg(long)]
     agent: Option<PathBuf>,
@@ -45,6 +48,7 @@ pub(crate) fn demo(arguments: DemoArguments) -> Result<(), Failure> {
             agent: beside(arguments.agent, "twin-agent")?,
             trainer: beside(arguments.trainer, "twin-trainer")?,
         },
+        scored: if arguments.validation { Scored::Validation } else { Scored::Test },
     };
     let table = super::serve::runtime()?.block_on(run(&request))?;
     print(&table)

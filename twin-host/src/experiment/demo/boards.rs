@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -11,6 +12,7 @@ use twin_data::ImageSet;
 use twin_data::digits::{BoardSplit, split};
 use twin_shared::units::Gigahertz;
 
+use super::Scored;
 use super::scenario::{Board, Scenario};
 
 /// Where the demo keeps what it makes.
@@ -34,8 +36,14 @@ impl Layout {
     }
 }
 
-/// Splits the digits over the boards and the test set, and writes each board's own file into its folder.
-pub(crate) fn distribute(digits: &Path, scenario: &Scenario, layout: &Layout) -> anyhow::Result<ImageSet> {
+/// Splits the digits over the boards and what is scored on, and writes each board's own file into its folder. Of what
+/// no board holds, the first `test_per_class` images of each class are the test set, the next as many for validation.
+pub(crate) fn distribute(
+    digits: &Path,
+    scenario: &Scenario,
+    scored: Scored,
+    layout: &Layout,
+) -> anyhow::Result<ImageSet> {
     let all = twin_data::digits::read(digits)?;
     let classes: Vec<Vec<u16>> = scenario.boards.iter().map(|board| board.classes.clone()).collect();
     let BoardSplit { boards: sets, test } = split(&all, &classes, scenario.per_class, scenario.seed)?;
@@ -44,18 +52,23 @@ pub(crate) fn distribute(digits: &Path, scenario: &Scenario, layout: &Layout) ->
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         set.write(&folder.join("dataset.twinset"))?;
     }
-    let test = at_most(&test, scenario.test_per_class);
-    test.write(&layout.test_set())?;
-    Ok(test)
+    let per_class = scenario.test_per_class;
+    let unseen = match scored {
+        Scored::Test => window(&test, 0..per_class),
+        Scored::Validation => window(&test, per_class..2 * per_class),
+    };
+    unseen.require_every_class().context("what is scored on")?;
+    unseen.write(&layout.test_set())?;
+    Ok(unseen)
 }
 
-/// The first so many images of each class.
-fn at_most(set: &ImageSet, per_class: usize) -> ImageSet {
-    let mut taken = vec![0; usize::from(set.classes())];
+/// Of each class the images whose place among its images is in the range.
+fn window(set: &ImageSet, places: Range<usize>) -> ImageSet {
+    let mut next = vec![0; usize::from(set.classes())];
     let chosen = (0..set.len()).filter(|&index| {
-        let count = &mut taken[usize::from(set.label(index))];
-        *count += 1;
-        *count <= per_class
+        let place = &mut next[usize::from(set.label(index))];
+        *place += 1;
+        places.contains(&(*place - 1))
     });
     let chosen: Vec<u32> = chosen.filter_map(|index| u32::try_from(index).ok()).collect();
     set.select(&chosen)
@@ -124,5 +137,24 @@ impl Agent {
             Ok(ended) => ended.map(drop),
             Err(_) => self.process.kill().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twin_data::Normalisation;
+
+    #[test]
+    fn test_and_validation_share_no_image() {
+        let unit = Normalisation { mean: [0.0; 3], deviation: [1.0; 3] };
+        let mut set = ImageSet::new(2, unit).expect("two classes");
+        for shade in 0..10u8 {
+            set.push((shade % 2).into(), &[shade; twin_data::IMAGE_BYTES]).expect("a label of two classes");
+        }
+        let shades = |set: &ImageSet| (0..set.len()).map(|index| set.image(index)[0]).collect::<Vec<_>>();
+        assert_eq!(shades(&window(&set, 0..2)), [0, 1, 2, 3]);
+        assert_eq!(shades(&window(&set, 2..4)), [4, 5, 6, 7]);
+        assert_eq!(shades(&window(&set, 4..6)), [8, 9]);
     }
 }

@@ -24,6 +24,7 @@ use baselines::{Baselines, Subject};
 pub(crate) use boards::Programs;
 use boards::{Agent, Layout, distribute};
 use progress::Progress;
+pub(crate) use result::Scored;
 use result::{BoardResult, DelayResult, DemoResult, EpochResult, MethodScores, TeacherResult};
 use scenario::{Board, Scenario};
 
@@ -45,6 +46,8 @@ pub(crate) struct Request {
     pub(crate) out: PathBuf,
     /// What boards and host run.
     pub(crate) programs: Programs,
+    /// What everything is scored on.
+    pub(crate) scored: Scored,
 }
 
 /// A file in the output folder that says that the folder is the demo's own, to be emptied by the next run.
@@ -66,7 +69,7 @@ pub(crate) async fn run(request: &Request) -> anyhow::Result<String> {
     config.trainer.program.clone_from(&request.programs.trainer);
     let core = Gigahertz(config.scheduler.frequency.0 / f64::from(config.trainer.threads));
 
-    let test = distribute(&request.digits, &scenario, &layout)?;
+    let test = distribute(&request.digits, &scenario, request.scored, &layout)?;
     for board in &scenario.boards {
         // The port is not known before the broker listens; the folder is written then.
         fs::create_dir_all(layout.board(board)).with_context(|| layout.board(board).display().to_string())?;
@@ -100,7 +103,8 @@ pub(crate) async fn run(request: &Request) -> anyhow::Result<String> {
         policy: config.scheduler.policy.name().to_owned(),
         objective: report.objective,
         equal_epochs: equal_epochs(&report.rounds),
-        test_samples: u32::try_from(test.len()).unwrap_or(u32::MAX),
+        scored: request.scored,
+        samples: u32::try_from(test.len()).unwrap_or(u32::MAX),
         boards,
         stages,
     };

@@ -3,6 +3,25 @@
 use serde::Serialize;
 use twin_shared::pipe::{DeviceScores, Score};
 
+/// Images that no board holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scored {
+    /// The test set, whose figures are the demo's.
+    Test,
+    /// Others of the same number: what recipes are chosen by, so that nothing is chosen by the test set.
+    Validation,
+}
+
+impl Scored {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Test => "test",
+            Self::Validation => "validation",
+        }
+    }
+}
+
 /// A whole run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DemoResult {
@@ -10,7 +29,9 @@ pub(crate) struct DemoResult {
     pub(crate) scale: String,
     /// The job's seed.
     pub(crate) seed: u64,
-    /// The teacher on the test set.
+    /// What everything is scored on.
+    pub(crate) scored: Scored,
+    /// The teacher's score.
     pub(crate) teacher: TeacherResult,
     /// Which policy decided.
     pub(crate) policy: String,
@@ -18,8 +39,8 @@ pub(crate) struct DemoResult {
     pub(crate) objective: f64,
     /// A board each.
     pub(crate) boards: Vec<BoardResult>,
-    /// Images of the test set.
-    pub(crate) test_samples: u32,
+    /// Images that were scored on.
+    pub(crate) samples: u32,
     /// Wall time of each stage, seconds, in their order.
     pub(crate) stages: Vec<(String, f64)>,
     /// Epochs after which board and twin were found equal, of all that were done.

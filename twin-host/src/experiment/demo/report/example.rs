@@ -1,6 +1,6 @@
 //! A worked example for tests: invented figures, three boards, one offloaded.
 
-use super::super::result::{BoardResult, DelayResult, DemoResult, EpochResult, MethodScores, TeacherResult};
+use super::super::result::{BoardResult, DelayResult, DemoResult, EpochResult, MethodScores, Scored, TeacherResult};
 use twin_shared::pipe::{DeviceScores, Score};
 
 pub(super) const fn score(correct: u32, total: u32) -> Score {
@@ -74,7 +74,8 @@ pub(super) fn example() -> DemoResult {
         policy: "q-learning".into(),
         objective: 21.25,
         boards: vec![board(1, "host", "vgg8"), board(2, "local", "resnet8x4"), board(3, "local", "resnet14x4")],
-        test_samples: 360,
+        scored: Scored::Test,
+        samples: 360,
         stages: vec![("copy".into(), 6.25), ("teacher".into(), 61.0), ("students".into(), 84.25)],
         equal_epochs: 12,
     }

@@ -27,10 +27,13 @@ pub(crate) fn html(result: &DemoResult) -> String {
         section("What ran", "", &picture(result)),
         section(
             "What the students learned",
-            "Right answers on the held-back test set, in percent, with 95 % Wilson intervals. Own: test images of the \
+            &format!(
+                "Right answers on the held-back {} set, in percent, with 95 % Wilson intervals. Own: its images of the \
              classes that the board holds; personalised: the same, with the answer adjusted by the board's own label \
              frequencies, for every method alike. Alone: the same student without a teacher. FedAvg: one network for all boards, averaged \
              over them. The best of the three is in bold.",
+                result.scored.name()
+            ),
             &(accuracies(result) + &method_legend() + &curves(result)),
         ),
         section(
@@ -68,7 +71,7 @@ fn heading(result: &DemoResult) -> String {
         (result.boards.len().to_string(), "boards"),
         (format!("{}/{}", result.equal_epochs, epochs_done(result)), "epochs, board and twin equal"),
         (teacher, "right by the teacher"),
-        (result.test_samples.to_string(), "test images"),
+        (result.samples.to_string(), &format!("{} images", result.scored.name())),
         (number(took, 0) + " s", "from start to end"),
     ]
     .map(|(figure, name)| format!("<div><b>{figure}</b><span>{name}</span></div>"))

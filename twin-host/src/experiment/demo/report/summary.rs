@@ -14,11 +14,12 @@ pub(super) fn summary(result: &DemoResult) -> [(&'static str, String); 6] {
         (
             "teacher",
             format!(
-                "{}, {} epochs: {} % of {} test images right",
+                "{}, {} epochs: {} % of {} {} images right",
                 teacher.network,
                 teacher.epochs,
                 share(teacher.full_top1),
-                teacher.full_top1.total
+                teacher.full_top1.total,
+                result.scored.name()
             ),
         ),
         (

@@ -17,8 +17,9 @@ const MARGIN: usize = 10;
 pub(crate) fn table(result: &DemoResult) -> String {
     let mut text = format!(
         "Decisions, and delays of an epoch (mean over epochs; predicted: Eq. (6), and with overlap)\n{}\n\n\
-         Right answers on the test set, percent [95 % interval]\n{}\n\n",
+         Right answers on the {} set, percent [95 % interval]\n{}\n\n",
         decisions(result),
+        result.scored.name(),
         accuracies(result)
     );
     for (name, value) in summary(result) {
