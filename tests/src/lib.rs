@@ -157,6 +157,16 @@ impl Fleet {
         Running::start(&self.programs.join("twin-host"), &arguments, Path::new(&self.path("host.log")))
     }
 
+    /// Serves with what there is: a job that ran goes on.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn serve_on(&self) -> Running {
+        let arguments = ["serve", "--config", &self.path("host.toml")];
+        Running::start(&self.programs.join("twin-host"), &arguments, Path::new(&self.path("host.log")))
+    }
+
     /// Starts a board's agent.
     #[must_use]
     pub fn agent(&self, board: &str) -> Running {

@@ -4,6 +4,8 @@
 mod accuracy;
 mod demo;
 mod devices;
+mod job;
+mod logs;
 pub(crate) mod schedule;
 mod serve;
 
@@ -36,6 +38,11 @@ enum Command {
     Devices(devices::ListArguments),
     /// Show one device's twin
     Show(devices::DeviceArguments),
+    /// What a device has said to the operator
+    Logs(logs::LogsArguments),
+    /// Start, watch and steer training jobs
+    #[command(subcommand)]
+    Job(job::JobCommand),
     /// Run one of the experiments behind the tables
     #[command(subcommand)]
     Experiment(Experiment),
@@ -96,6 +103,8 @@ pub fn run() -> ExitCode {
         Command::Revoke(arguments) => devices::revoke(&arguments),
         Command::Devices(arguments) => devices::list(&arguments),
         Command::Show(arguments) => devices::show(&arguments),
+        Command::Logs(arguments) => logs::logs(&arguments),
+        Command::Job(command) => job::job(command),
         Command::Experiment(Experiment::Accuracy(arguments)) => accuracy::accuracy(arguments),
         Command::Experiment(Experiment::Demo(arguments)) => demo::demo(arguments),
         Command::Experiment(Experiment::Learning(arguments)) => schedule::learning(&arguments),

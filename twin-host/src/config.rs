@@ -13,7 +13,7 @@ use twin_shared::config::{ConfigError, from_toml};
 use twin_shared::model::Architecture;
 use twin_shared::units::{Gigahertz, Hertz};
 
-pub use job::{Job, Student, Teacher};
+pub use job::{Devices, Job, Student, Teacher};
 
 use crate::train::TrainerConfig;
 

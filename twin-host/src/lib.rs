@@ -5,6 +5,7 @@ pub mod broker;
 pub mod calibration;
 mod cli;
 pub mod config;
+pub mod control;
 pub mod decide;
 pub mod enroll;
 mod experiment;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use twin_core::coordinator::BoardInput;
 use twin_data::blobs::{BlobError, Blobs};
 use twin_shared::id::{BlobHash, BootId, DeviceId, RoundId};
@@ -60,6 +60,24 @@ pub struct LinkCounts {
     pub bytes_down: u64,
 }
 
+/// What a board said, as a link passes it on.
+#[derive(Debug)]
+pub(crate) struct FromBoard {
+    pub(crate) device: DeviceId,
+    pub(crate) said: Said,
+    /// Told, or dropped, once what a restart must find of this is written down: the link acknowledges it then.
+    pub(crate) stored: oneshot::Sender<()>,
+}
+
+/// What a board said.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// Something for the coordinator.
+    Board(BoardInput),
+    /// A line for the operator.
+    Log(LogLine),
+}
+
 /// What a link needs from outside.
 pub(crate) struct LinkParts {
     pub(crate) device: DeviceId,
@@ -70,7 +88,7 @@ pub(crate) struct LinkParts {
     /// The host's count of starts.
     pub(crate) epoch: u64,
     pub(crate) started: Instant,
-    pub(crate) up: mpsc::Sender<(DeviceId, BoardInput)>,
+    pub(crate) up: mpsc::Sender<FromBoard>,
 }
 
 /// One board's link.
@@ -310,6 +328,7 @@ impl Link {
             Channel::UpLog => {
                 let line = codec::decode::<LogLine>(opened.body)?;
                 tracing::warn!(device = %self.parts.device, level = ?line.level, "{}", line.text.escape_default());
+                self.pass_on(Said::Log(line)).await;
             }
             Channel::UpAck => {
                 let ack = codec::decode::<BlobAck>(opened.body)?;
@@ -406,8 +425,29 @@ impl Link {
     }
 
     async fn tell(&self, input: BoardInput) {
-        // The coordinator is gone only when the host stops.
-        let _ = self.parts.up.send((self.parts.device.clone(), input)).await;
+        self.pass_on(Said::Board(input)).await;
+    }
+
+    /// Passes on what the board said, and waits until what must survive the host's end is written down: only then is it
+    /// acknowledged.
+    async fn pass_on(&self, said: Said) {
+        let lasting = match &said {
+            Said::Board(input) => match input {
+                BoardInput::Received { .. } | BoardInput::Reply(_) | BoardInput::Reported(_) => true,
+                BoardInput::Online(_)
+                | BoardInput::Offline { .. }
+                | BoardInput::Telemetry(_)
+                | BoardInput::Sent { .. }
+                | BoardInput::BlobRefused { .. } => false,
+            },
+            Said::Log(_) => false,
+        };
+        let (stored, done) = oneshot::channel();
+        let from = FromBoard { device: self.parts.device.clone(), said, stored };
+        // Nobody listens only when the host stops.
+        if self.parts.up.send(from).await.is_ok() && lasting {
+            let _ = done.await;
+        }
     }
 
     async fn publish<T: Serialize>(&mut self, channel: Channel, message: &T) {

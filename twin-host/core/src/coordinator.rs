@@ -7,10 +7,12 @@
 mod device;
 mod message;
 mod phase;
+mod progress;
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use twin_shared::id::{BlobHash, DeviceId, JobId, RoundId};
 use twin_shared::model::{Architecture, Site};
 use twin_shared::pipe::Outcome;
@@ -21,7 +23,8 @@ pub use device::Member;
 pub use message::{
     Allotment, BoardInput, Fatal, Input, Measured, Note, Output, PredictedDelay, RoundRecord, Task, TaskEvent,
 };
-pub use phase::Phase;
+pub use phase::{Departure, Phase};
+pub use progress::{JobProgress, Progress};
 
 use crate::twin::{DatasetCounts, Twin, TwinDataset};
 
@@ -30,8 +33,6 @@ use crate::twin::{DatasetCounts, Twin, TwinDataset};
 pub struct JobSpec {
     /// Its number.
     pub job: JobId,
-    /// The devices that take part.
-    pub devices: Vec<DeviceId>,
     /// Seed of initialisation, order and augmentation.
     pub seed: u64,
     /// What students learn by.
@@ -55,14 +56,14 @@ pub struct JobSpec {
 }
 
 /// How far the job is.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Stage {
     /// Datasets are copied to the twins.
     Gathering { since: Duration },
-    /// The teacher is trained.
-    Teaching,
+    /// The teacher is trained over these twins.
+    Teaching { twins: Vec<(DeviceId, BlobHash)> },
     /// Students are assigned, trained and synchronised.
-    Distilling { decided: Duration, asked: bool },
+    Distilling { teacher: BlobHash, twins: Vec<(DeviceId, BlobHash)>, decided: Duration, asked: bool },
     /// All is done that could be.
     Over,
 }
@@ -76,14 +77,66 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// A job that starts now. `twins` are what the store knows of the job's devices; a device without one is new.
+    /// A job that starts now. `twins` are the devices that take part, and what the store knows of them.
     #[must_use]
-    pub fn new(spec: JobSpec, mut twins: BTreeMap<DeviceId, Twin>, now: Duration) -> Self {
-        let members = spec.devices.iter().map(|device| {
-            let twin = twins.remove(device).unwrap_or_else(|| Twin::new(None, 0));
-            (device.clone(), Member::new(twin))
+    pub fn new(spec: JobSpec, twins: BTreeMap<DeviceId, Twin>, now: Duration) -> Self {
+        let members = twins.into_iter().map(|(device, twin)| (device, (twin, None))).collect();
+        Self::resume(spec, JobProgress::Gathering, members, now).0
+    }
+
+    /// A job that goes on from what was written down of it, and what is to be done at once. Boards are told again what
+    /// is wanted of them when their births come; the host's own work begins where it was.
+    #[must_use]
+    pub fn resume(
+        spec: JobSpec,
+        job: JobProgress,
+        members: BTreeMap<DeviceId, (Twin, Option<Progress>)>,
+        now: Duration,
+    ) -> (Self, Vec<Output>) {
+        let mut out = Vec::new();
+        let stage = match job {
+            JobProgress::Gathering => Stage::Gathering { since: now },
+            JobProgress::Teaching(twins) => {
+                out.push(Output::Run(Task::Teacher { twins: twins.clone() }));
+                Stage::Teaching { twins }
+            }
+            JobProgress::Distilling { teacher, twins } => {
+                out.push(Output::Decide);
+                Stage::Distilling { teacher, twins, decided: now, asked: true }
+            }
+        };
+        let members = members.into_iter().map(|(device, (twin, progress))| {
+            let member = match progress {
+                Some(progress) => Member::resume(&spec, &device, twin, progress, now, &mut out),
+                None => Member::new(twin, now),
+            };
+            (device, member)
         });
-        Self { members: members.collect(), stage: Stage::Gathering { since: now }, spec }
+        let members = members.collect();
+        (Self { spec, stage, members }, out)
+    }
+
+    /// How far the job is, to be written down; `None` when it is over.
+    #[must_use]
+    pub fn progress(&self) -> Option<JobProgress> {
+        match &self.stage {
+            Stage::Gathering { .. } => Some(JobProgress::Gathering),
+            Stage::Teaching { twins } => Some(JobProgress::Teaching(twins.clone())),
+            Stage::Distilling { teacher, twins, .. } => {
+                Some(JobProgress::Distilling { teacher: *teacher, twins: twins.clone() })
+            }
+            Stage::Over => None,
+        }
+    }
+
+    /// Has boards drop what they do for this job; it is over here, and may be resumed from its progress.
+    pub fn halt(&mut self) -> Vec<Output> {
+        self.stage = Stage::Over;
+        self.stop_all().collect()
+    }
+
+    fn stop_all(&self) -> impl Iterator<Item = Output> {
+        self.members.keys().map(|device| Output::Command(device.clone(), Order::Stop(self.spec.job)))
     }
 
     /// What the job is to do.
@@ -114,6 +167,13 @@ impl Coordinator {
             Input::Board(device, input) => self.on_board(now, &device, input, &mut out),
             Input::Task(task, event) => self.on_task(now, task, event, &mut out),
             Input::Decided(allotments) => self.on_decided(now, allotments, &mut out),
+            Input::Join(device, twin) => self.on_join(now, device, *twin, &mut out),
+            Input::Leave(device) => {
+                if let Some(member) = self.members.get_mut(&device) {
+                    out.push(Output::Command(device.clone(), Order::Stop(self.spec.job)));
+                    member.leave(&device, Departure::Removed, &mut out);
+                }
+            }
             Input::Tick => {}
         }
         self.advance(now, &mut out);
@@ -132,10 +192,8 @@ impl Coordinator {
                     return;
                 }
                 out.push(Output::Note(Note::Online(device.clone())));
-                if member.phase().awaits_dataset() {
-                    member.want_dataset(device, out);
-                } else {
-                    member.resume(&self.spec, device, out);
+                if !member.come_back(&self.spec, device, now, out) {
+                    member.say_again(&self.spec, device, out);
                 }
             }
             BoardInput::Offline { sequence } => {
@@ -182,7 +240,11 @@ impl Coordinator {
             (Task::Teacher { .. }, TaskEvent::Done(Outcome::Weights { hash, loss })) => {
                 out.push(Output::Note(Note::Teacher { weights: hash, loss }));
                 out.push(Output::Decide);
-                self.stage = Stage::Distilling { decided: now, asked: true };
+                let twins = match std::mem::replace(&mut self.stage, Stage::Over) {
+                    Stage::Teaching { twins } => twins,
+                    Stage::Gathering { .. } | Stage::Distilling { .. } | Stage::Over => Vec::new(),
+                };
+                self.stage = Stage::Distilling { teacher: hash, twins, decided: now, asked: true };
             }
             (Task::Count { device, .. }, TaskEvent::Done(Outcome::Counts { train, held, labels })) => {
                 if let Some(member) = self.members.get_mut(&device) {
@@ -212,7 +274,7 @@ impl Coordinator {
             (Task::Count { device, .. }, TaskEvent::Failed(message)) => {
                 // Unreadable to the trainer: that board's dataset is at fault, nobody else's.
                 if let Some(member) = self.members.get_mut(&device) {
-                    member.leave(&device, message, out);
+                    member.leave(&device, Departure::Unreadable(message), out);
                 }
             }
             (task, TaskEvent::Failed(message)) => self.fail(Fatal::Trainer(format!("{task}: {message}")), out),
@@ -221,7 +283,7 @@ impl Coordinator {
     }
 
     fn on_decided(&mut self, now: Duration, allotments: BTreeMap<DeviceId, Allotment>, out: &mut Vec<Output>) {
-        let Stage::Distilling { decided, asked } = &mut self.stage else {
+        let Stage::Distilling { decided, asked, .. } = &mut self.stage else {
             return;
         };
         (*decided, *asked) = (now, false);
@@ -232,11 +294,20 @@ impl Coordinator {
         }
     }
 
+    /// A board joins: it starts from the present teacher, as soon as its dataset is here.
+    fn on_join(&mut self, now: Duration, device: DeviceId, twin: Twin, out: &mut Vec<Output>) {
+        let removed = |member: &Member| matches!(member.phase(), Phase::Left { why: Departure::Removed, .. });
+        if self.members.get(&device).is_none_or(removed) {
+            out.push(Output::Command(device.clone(), Order::Rebirth));
+            self.members.insert(device, Member::new(twin, now));
+        }
+    }
+
     /// What follows from the state and the time alone.
     fn advance(&mut self, now: Duration, out: &mut Vec<Output>) {
-        match self.stage {
+        match &mut self.stage {
             Stage::Gathering { since } => {
-                let late = now.saturating_sub(since) >= self.spec.patience;
+                let late = now.saturating_sub(*since) >= self.spec.patience;
                 let count = |wanted: fn(&Phase) -> bool| self.members.values().filter(|m| wanted(m.phase())).count();
                 let ready = count(|phase| *phase == Phase::Ready);
                 let waiting = count(|phase| *phase != Phase::Ready && !phase.is_settled());
@@ -244,8 +315,8 @@ impl Coordinator {
                     return;
                 }
                 for (device, member) in &mut self.members {
-                    if !matches!(member.phase(), Phase::Ready | Phase::Left(_)) {
-                        member.leave(device, "it did not bring its dataset in time".into(), out);
+                    if *member.phase() != Phase::Ready && !member.is_settled() {
+                        member.leave(device, Departure::Late, out);
                     }
                 }
                 if ready == 0 {
@@ -254,22 +325,24 @@ impl Coordinator {
                 }
                 let twins = self.members.iter().filter(|(_, member)| matches!(member.phase(), Phase::Ready));
                 let twins = twins.filter_map(|(device, member)| Some((device.clone(), member.twin.dataset()?.blob)));
-                out.push(Output::Run(Task::Teacher { twins: twins.collect() }));
-                self.stage = Stage::Teaching;
+                let twins: Vec<_> = twins.collect();
+                out.push(Output::Run(Task::Teacher { twins: twins.clone() }));
+                self.stage = Stage::Teaching { twins };
             }
-            Stage::Teaching | Stage::Over => {}
-            Stage::Distilling { decided, asked } => {
+            Stage::Teaching { .. } | Stage::Over => {}
+            Stage::Distilling { decided, asked, .. } => {
                 for (device, member) in &mut self.members {
                     member.on_time(&self.spec, device, now, out);
                 }
+                // Whoever has come late is not made to wait for the next decision.
+                let newcomer = self.members.values().any(|member| *member.phase() == Phase::Ready);
+                let due = newcomer || now.saturating_sub(*decided) >= self.spec.decide_every;
                 if self.members.values().all(Member::is_settled) {
                     self.stage = Stage::Over;
-                    out.extend(
-                        self.members.keys().map(|device| Output::Command(device.clone(), Order::Stop(self.spec.job))),
-                    );
+                    out.extend(self.stop_all());
                     out.push(Output::Finished);
-                } else if !asked && now.saturating_sub(decided) >= self.spec.decide_every {
-                    self.stage = Stage::Distilling { decided, asked: true };
+                } else if due && !*asked {
+                    *asked = true;
                     out.push(Output::Decide);
                 }
             }
@@ -282,14 +355,14 @@ impl Coordinator {
     fn fail(&mut self, fatal: Fatal, out: &mut Vec<Output>) {
         if self.stage != Stage::Over {
             self.stage = Stage::Over;
-            out.extend(self.members.keys().map(|device| Output::Command(device.clone(), Order::Stop(self.spec.job))));
+            out.extend(self.stop_all());
             out.push(Output::Failed(fatal));
         }
     }
 }
 
 /// The student that a device's next epoch starts from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StudentAt {
     /// The network.
     pub architecture: Architecture,

@@ -160,6 +160,12 @@ impl Twin {
         self.dataset = Some(dataset);
     }
 
+    /// The version of the latest twin document.
+    #[must_use]
+    pub const fn document(&self) -> u64 {
+        self.document
+    }
+
     /// The version of the next twin document.
     pub const fn next_document(&mut self) -> u64 {
         self.document += 1;

@@ -24,12 +24,15 @@ pub(crate) struct DataArguments {
 }
 
 impl DataArguments {
-    fn store(&self) -> Result<Store, Failure> {
-        let directory = match &self.data_dir {
-            Some(directory) => directory.clone(),
-            None => configuration(self.config.as_deref())?.data_dir,
-        };
-        Store::open(directory).map_err(failed)
+    pub(crate) fn directory(&self) -> Result<PathBuf, Failure> {
+        match &self.data_dir {
+            Some(directory) => Ok(directory.clone()),
+            None => Ok(configuration(self.config.as_deref())?.data_dir),
+        }
+    }
+
+    pub(crate) fn store(&self) -> Result<Store, Failure> {
+        Store::open(self.directory()?).map_err(failed)
     }
 }
 
@@ -76,7 +79,7 @@ pub(crate) struct ListArguments {
     data: DataArguments,
 }
 
-fn failed(error: StoreError) -> Failure {
+pub(crate) fn failed(error: StoreError) -> Failure {
     Failure::Failed(error.into())
 }
 

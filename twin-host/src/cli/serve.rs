@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use tokio::sync::watch;
-use twin_core::coordinator::Note;
 
 use super::Failure;
 use crate::config::{Config, Job};
@@ -22,7 +21,7 @@ pub(crate) struct ServeArguments {
     /// Where to train: auto, cpu or cuda:0, instead of the configuration's
     #[arg(long)]
     device: Option<String>,
-    /// A job to run; the host goes on serving after it
+    /// A job to run, unless the latest job is this one and is not over; the host goes on serving after it
     #[arg(long)]
     job: Option<PathBuf>,
 }
@@ -83,8 +82,7 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<(), Failure> {
 
 async fn serving(config: Config, job: Option<(Job, String)>) -> anyhow::Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let (stop, stopped) = watch::channel(false);
-    let mut ending = stopped.clone();
+    let (stop, ending) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
@@ -98,24 +96,10 @@ async fn serving(config: Config, job: Option<(Job, String)>) -> anyhow::Result<(
     for address in host.addresses() {
         tracing::info!(?address, "boards connect here");
     }
-    let mut outcome = Ok(());
     if let Some((job, text)) = job {
-        let told = |note: &Note| tracing::info!(?note, "job");
-        outcome = host.run_job(&job, &text, &mut { told }, stopped.clone()).await.map(drop);
-        if let Err(failure) = &outcome {
-            tracing::error!(%failure, "the job failed");
-        }
+        host.take_in(&job, &text)?;
     }
-    if !*ending.borrow() {
-        tokio::select! {
-            () = host.idle() => {}
-            _ = ending.changed() => {}
-        }
-    }
+    let served = host.serve(ending).await;
     host.stop().await;
-    match outcome {
-        // Asked to stop in the middle of a job: that is what was wanted.
-        Ok(()) | Err(crate::serve::JobFailure::Stopped) => Ok(()),
-        Err(failure) => Err(failure.into()),
-    }
+    served.map_err(Into::into)
 }

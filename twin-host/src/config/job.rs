@@ -13,7 +13,7 @@ use twin_shared::plan::{Augmentation, LabelKind, LabelPrecision, Method, Recipe}
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
     /// The devices that take part.
-    pub devices: Vec<DeviceId>,
+    pub devices: Devices,
     /// Outputs of the classifier.
     pub classes: u16,
     /// Seed of everything random.
@@ -28,6 +28,26 @@ pub struct Job {
     pub teacher: Teacher,
     /// The students.
     pub student: Student,
+}
+
+/// Which devices take part in a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Devices {
+    /// Every one that is enrolled, or will be while the job runs.
+    All,
+    /// These.
+    These(Vec<DeviceId>),
+}
+
+impl Devices {
+    /// Whether a device that is seen first while the job runs takes part.
+    #[must_use]
+    pub fn includes(&self, device: &DeviceId) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(devices) => devices.contains(device),
+        }
+    }
 }
 
 /// How the teacher is trained.
@@ -60,7 +80,7 @@ pub struct Student {
 
 #[derive(Debug, Deserialize)]
 struct Raw {
-    devices: Vec<String>,
+    devices: RawDevices,
     classes: u16,
     #[serde(default = "one")]
     seed: u64,
@@ -74,6 +94,13 @@ struct Raw {
     deadline_factor: f64,
     teacher: RawTeacher,
     student: RawStudent,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum RawDevices {
+    Word(String),
+    These(Vec<String>),
 }
 
 #[derive(Debug, Deserialize)]
@@ -152,17 +179,6 @@ impl Job {
     /// The first thing that is wrong, with its key.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let raw: Raw = from_toml(text)?;
-        let mut devices = Vec::new();
-        for (k, name) in raw.devices.iter().enumerate() {
-            let device: DeviceId = name.parse().map_err(|error| ConfigError::value(format!("devices[{k}]"), error))?;
-            if devices.contains(&device) {
-                return Err(ConfigError::value(format!("devices[{k}]"), format!("{device} is named twice")));
-            }
-            devices.push(device);
-        }
-        if devices.is_empty() {
-            return Err(ConfigError::value("devices", "must name at least one device"));
-        }
         if !(2..=10_000).contains(&raw.classes) {
             return Err(ConfigError::value("classes", "must be 2 to 10000"));
         }
@@ -170,7 +186,7 @@ impl Job {
             return Err(ConfigError::value("deadline_factor", "must be 1 to 1000"));
         }
         Ok(Self {
-            devices,
+            devices: devices(&raw.devices)?,
             classes: raw.classes,
             seed: raw.seed,
             augmentation: Augmentation { crop_padding: raw.crop_padding.min(16), flip: raw.flip },
@@ -180,6 +196,28 @@ impl Job {
             student: student(&raw.student)?,
         })
     }
+}
+
+fn devices(raw: &RawDevices) -> Result<Devices, ConfigError> {
+    let names = match raw {
+        RawDevices::Word(word) if word == "all" => return Ok(Devices::All),
+        RawDevices::Word(_) => {
+            return Err(ConfigError::value("devices", "must be \"all\", or names like [\"pi4\", \"pi5\"]"));
+        }
+        RawDevices::These(names) => names,
+    };
+    let mut devices = Vec::new();
+    for (k, name) in names.iter().enumerate() {
+        let device: DeviceId = name.parse().map_err(|error| ConfigError::value(format!("devices[{k}]"), error))?;
+        if devices.contains(&device) {
+            return Err(ConfigError::value(format!("devices[{k}]"), format!("{device} is named twice")));
+        }
+        devices.push(device);
+    }
+    if devices.is_empty() {
+        return Err(ConfigError::value("devices", "must name at least one device"));
+    }
+    Ok(Devices::These(devices))
 }
 
 fn teacher(raw: &RawTeacher) -> Result<Teacher, ConfigError> {
@@ -268,6 +306,7 @@ mod tests {
         for (from, to, named) in [
             ("\"a\"", "\"A\"", "devices[0]"),
             ("\"a\"", "\"a\", \"a\"", "devices[1]"),
+            ("[\"a\"]", "\"some\"", "devices"),
             ("classes = 10", "classes = 1", "classes"),
             ("vgg8", "vgg9", "teacher.architecture"),
             ("\"16\"", "\"0\"", "teacher.batch"),

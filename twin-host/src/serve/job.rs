@@ -1,88 +1,47 @@
 //! Runs one job on a serving host: the shell around the coordinator.
 
+mod begin;
 mod report;
 mod tasks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
-use twin_core::coordinator::{Coordinator, Input, JobSpec, Note, Output, Phase, RoundRecord};
+use tokio::sync::{mpsc, oneshot, watch};
+use twin_core::coordinator::{
+    BoardInput, Coordinator, Input, JobProgress, Note, Output, Phase, Progress, RoundRecord, Task,
+};
 use twin_core::scheduler::policy::Policy;
-use twin_shared::id::{DeviceId, JobId};
-use twin_shared::model::Architecture;
+use twin_shared::id::{BlobHash, DeviceId, JobId};
+use twin_shared::wire::Purpose;
 
 pub use report::{JobFailure, JobReport, MemberReport};
 use tasks::Work;
 
 use super::Host;
+use super::requests::Wish;
 use crate::calibration::Calibration;
 use crate::config::Job;
+use crate::control::{Asked, Happened};
 use crate::decide::{Answer, DecideError, Question, pose};
-use crate::link::LinkOrder;
-use crate::train::{Ask, Told, Trainer};
+use crate::link::{FromBoard, LinkOrder, Said};
+use crate::store::Advance;
+use crate::train::{Ask, Told};
 
-impl Host {
-    /// Runs a job to its end. `note` hears all that is worth telling; `stop` ends it early.
-    pub(crate) async fn run_job(
-        &mut self,
-        job: &Job,
-        text: &str,
-        note: &mut (dyn FnMut(&Note) + Send),
-        mut stop: watch::Receiver<bool>,
-    ) -> Result<JobReport, JobFailure> {
-        for device in &job.devices {
-            if !self.links.contains_key(device) {
-                return Err(JobFailure::Unknown(device.clone()));
-            }
-        }
-        let id = self.store.begin_job(text)?;
-        let mut students = Trainer::start(&self.config.trainer).await?;
-        let mut teacher_config = self.config.trainer.clone();
-        teacher_config.threads = self.config.teacher_threads;
-        let teacher = Trainer::start(&teacher_config).await?;
-        tracing::info!(libtorch = %students.info.libtorch, device = %students.info.device, "the trainer is ready");
-        let models: Vec<Architecture> = self.config.scheduler.models.iter().map(|model| model.0).collect();
-        let calibration = Calibration::load_or_measure(
-            &self.store.root().join("calibration.json"),
-            &mut students,
-            &models,
-            job.teacher.architecture,
-            job.classes,
-            job.student.batch,
-            |done, all| tracing::info!("calibrating networks: {done} of {all}"),
-        )
-        .await?;
-        let mut twins = BTreeMap::new();
-        for device in &job.devices {
-            twins.insert(device.clone(), self.store.twin(device)?);
-        }
-        let spec = spec_of(id, job, self.config.scheduler.decide_every);
-        let coordinator = Coordinator::new(spec, twins, self.started.elapsed());
-        let (decided, decisions) = mpsc::channel(1);
-        let mut run = JobRun {
-            host: self,
-            job,
-            id,
-            coordinator,
-            calibration,
-            rounds: Vec::new(),
-            teacher_asks: teacher.asks,
-            student_asks: students.asks,
-            policy: None,
-            objective: None,
-            decided,
-        };
-        let ended = run.run(teacher.told, students.told, decisions, note, &mut stop).await;
-        let outcome = match &ended {
-            Ok(()) => "finished".to_owned(),
-            Err(failure) => failure.to_string(),
-        };
-        run.host.store.end_job(id, &outcome)?;
-        ended?;
-        run.report()
-    }
+/// Progress of a task is told at most this often.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// How a job's run came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// All students are trained.
+    Finished,
+    /// It was paused.
+    Paused,
+    /// It was ended.
+    Stopped,
 }
 
 struct JobRun<'a> {
@@ -90,6 +49,14 @@ struct JobRun<'a> {
     job: &'a Job,
     id: JobId,
     coordinator: Coordinator,
+    /// What is written down of the job and of its devices.
+    kept: (Option<JobProgress>, BTreeMap<DeviceId, Progress>),
+    /// Where its trainers write.
+    work: PathBuf,
+    /// Blocks of labels on their way, by device.
+    labels: BTreeMap<DeviceId, Vec<BlobHash>>,
+    /// When progress was last told, by task: a step can take a millisecond.
+    told: BTreeMap<Task, Instant>,
     calibration: Calibration,
     rounds: Vec<RoundRecord>,
     teacher_asks: mpsc::UnboundedSender<Ask<Work>>,
@@ -100,70 +67,174 @@ struct JobRun<'a> {
     decided: mpsc::Sender<Decided>,
 }
 
-/// The scheduler's answer, and the policy, trained now if it was not before.
-type Decided = Result<(Answer, Arc<dyn Policy + Send + Sync>), DecideError>;
+/// The scheduler's answer, and the policy, trained now if it was not before; none where nobody trains.
+type Decided = Result<Option<(Answer, Arc<dyn Policy + Send + Sync>)>, DecideError>;
+
+/// Where a job's run hears from.
+struct Voices {
+    teacher: mpsc::UnboundedReceiver<(Work, Told)>,
+    students: mpsc::UnboundedReceiver<(Work, Told)>,
+    decisions: mpsc::Receiver<Decided>,
+    /// What boards said before the run could hear.
+    earlier: VecDeque<FromBoard>,
+}
+
+/// What is to be done after one thing was heard.
+enum Heard {
+    /// The coordinator is told, and whoever waits for it to be written down.
+    Inputs(Vec<Input>, Option<oneshot::Sender<()>>),
+    Nothing,
+    End(Ending),
+}
 
 impl JobRun<'_> {
+    /// Runs to the end; `first` is what the coordinator wants before it has heard anything.
     async fn run(
         &mut self,
-        mut teacher: mpsc::UnboundedReceiver<(Work, Told)>,
-        mut students: mpsc::UnboundedReceiver<(Work, Told)>,
-        mut decisions: mpsc::Receiver<Decided>,
+        mut voices: Voices,
+        first: Vec<Output>,
         note: &mut (dyn FnMut(&Note) + Send),
         stop: &mut watch::Receiver<bool>,
-    ) -> Result<(), JobFailure> {
+    ) -> Result<Ending, JobFailure> {
+        self.keep(None, &first)?;
+        if let Next::End(ending) = self.apply_all(first, note)? {
+            return Ok(ending);
+        }
         // Boards that are connected already have told their birth before the job began.
         for link in self.host.links.values() {
             let _ = link.orders.send(LinkOrder::Command(twin_shared::wire::Order::Rebirth));
         }
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         loop {
-            let input = tokio::select! {
-                from = self.host.from_boards.recv() => match from {
-                    Some((device, input)) => {
-                        self.remember(&device, &input)?;
-                        Some(Input::Board(device, input))
+            let heard = match voices.earlier.pop_front() {
+                Some(from) => self.on_board(from)?,
+                None => tokio::select! {
+                    from = self.host.from_boards.recv() => match from {
+                        Some(from) => self.on_board(from)?,
+                        None => return Err(JobFailure::Stopped),
+                    },
+                    told = voices.teacher.recv() => Heard::of(self.on_told(told)?),
+                    told = voices.students.recv() => Heard::of(self.on_told(told)?),
+                    answer = voices.decisions.recv() => Heard::of(self.on_answer(answer)?),
+                    asked = self.host.control.asked.recv() => match asked {
+                        Some(asked) => self.on_asked(asked)?,
+                        None => return Err(JobFailure::Stopped),
+                    },
+                    _ = tick.tick() => Heard::of(Some(Input::Tick)),
+                    changed = stop.changed() => {
+                        if changed.is_err() || *stop.borrow() {
+                            return Err(JobFailure::Stopped);
+                        }
+                        Heard::Nothing
                     }
-                    None => return Err(JobFailure::Stopped),
                 },
-                told = teacher.recv() => self.on_told(told)?,
-                told = students.recv() => self.on_told(told)?,
-                answer = decisions.recv() => match answer {
-                    Some(answer) => {
-                        let (answer, policy) = answer?;
-                        self.policy = Some(policy);
-                        self.objective.get_or_insert(answer.objective);
-                        Some(Input::Decided(answer.allotments))
+            };
+            let (inputs, stored) = match heard {
+                Heard::Inputs(inputs, stored) => (inputs, stored),
+                Heard::Nothing => continue,
+                Heard::End(ending) => {
+                    for output in self.coordinator.halt() {
+                        self.apply(output, note)?;
                     }
-                    None => None,
-                },
-                _ = tick.tick() => Some(Input::Tick),
-                changed = stop.changed() => {
-                    if changed.is_err() || *stop.borrow() {
-                        return Err(JobFailure::Stopped);
-                    }
-                    None
+                    return Ok(ending);
                 }
             };
-            let Some(input) = input else { continue };
-            let now = self.host.started.elapsed();
-            for output in self.coordinator.handle(now, input) {
-                match self.apply(output, note)? {
-                    Next::GoOn => {}
-                    Next::Finished => return Ok(()),
+            for input in inputs {
+                let now = self.host.started.elapsed();
+                let touched = touched(&input);
+                let outputs = self.coordinator.handle(now, input);
+                self.keep(touched.as_ref(), &outputs)?;
+                if let Next::End(ending) = self.apply_all(outputs, note)? {
+                    return Ok(ending);
                 }
+            }
+            if let Some(stored) = stored {
+                // The link is gone only when its board was locked out.
+                let _ = stored.send(());
             }
         }
     }
 
-    /// Stores what a restart must find, before anything is built on it.
-    fn remember(&self, device: &DeviceId, input: &twin_core::coordinator::BoardInput) -> Result<(), JobFailure> {
-        use twin_core::coordinator::BoardInput;
-        use twin_shared::wire::Purpose;
-        if let BoardInput::Received { purpose: Purpose::Dataset(version), blob } = input {
-            self.host.store.hold_dataset(device, *version, *blob)?;
+    /// What a board said, in the coordinator's words. What a restart must find is stored before anything is built on it.
+    fn on_board(&self, from: FromBoard) -> Result<Heard, JobFailure> {
+        let FromBoard { device, said, stored } = from;
+        let input = match said {
+            Said::Board(input) => input,
+            Said::Log(line) => {
+                self.host.store.keep_log(&device, &line)?;
+                return Ok(Heard::Nothing);
+            }
+        };
+        if let BoardInput::Received { purpose: Purpose::Dataset(version), blob } = &input {
+            self.host.store.hold_dataset(&device, *version, *blob)?;
         }
+        let mut inputs = Vec::new();
+        let newcomer = self.job.devices.includes(&device) && !self.coordinator.members().contains_key(&device);
+        if newcomer && matches!(input, BoardInput::Online(_)) {
+            inputs.push(Input::Join(device.clone(), Box::new(self.host.store.twin(&device)?)));
+        }
+        inputs.push(Input::Board(device, input));
+        Ok(Heard::Inputs(inputs, Some(stored)))
+    }
+
+    fn on_answer(&mut self, answer: Option<Decided>) -> Result<Option<Input>, JobFailure> {
+        let Some(answer) = answer else { return Ok(None) };
+        let Some((answer, policy)) = answer? else { return Ok(Some(Input::Decided(BTreeMap::new()))) };
+        self.policy = Some(policy);
+        if self.objective.is_none() {
+            self.objective = Some(answer.objective);
+            self.host.store.set_objective(self.id, answer.objective)?;
+        }
+        Ok(Some(Input::Decided(answer.allotments)))
+    }
+
+    fn on_asked(&self, asked: Asked) -> Result<Heard, JobFailure> {
+        Ok(match self.host.answer(asked, Some(self.id))? {
+            Wish::None => Heard::Nothing,
+            Wish::Pause => Heard::End(Ending::Paused),
+            Wish::Stop => Heard::End(Ending::Stopped),
+            Wish::Join(device) => {
+                let twin = self.host.store.twin(&device)?;
+                self.host.tell(self.id, Happened::Joined { device: device.clone() });
+                Heard::of(Some(Input::Join(device, Box::new(twin))))
+            }
+            Wish::Leave(device) => Heard::of(Some(Input::Leave(device))),
+        })
+    }
+
+    /// Writes down what has changed, before anything is done that stands on it.
+    fn keep(&mut self, touched: Option<&DeviceId>, outputs: &[Output]) -> Result<(), JobFailure> {
+        let job = self.coordinator.progress().filter(|progress| self.kept.0.as_ref() != Some(progress));
+        let members = self.coordinator.members().iter().filter(|(device, _)| touched.is_none_or(|one| one == *device));
+        let changed: Vec<_> = members
+            .map(|(device, member)| (device.clone(), member.progress(), member.twin.document()))
+            .filter(|(device, progress, _)| self.kept.1.get(device) != Some(progress))
+            .collect();
+        let rounds = outputs
+            .iter()
+            .filter_map(|output| if let Output::Note(Note::Round(record)) = output { Some(&**record) } else { None });
+        let advance = Advance {
+            job: job.as_ref(),
+            members: changed.iter().map(|(device, progress, document)| (device, progress, *document)).collect(),
+            rounds: rounds.collect(),
+        };
+        if !advance.is_empty() {
+            self.host.store.advance_job(self.id, &advance)?;
+        }
+        if job.is_some() {
+            self.kept.0 = job;
+        }
+        self.kept.1.extend(changed.into_iter().map(|(device, progress, _)| (device, progress)));
         Ok(())
+    }
+
+    fn apply_all(&mut self, outputs: Vec<Output>, note: &mut (dyn FnMut(&Note) + Send)) -> Result<Next, JobFailure> {
+        for output in outputs {
+            if let Next::End(ending) = self.apply(output, note)? {
+                return Ok(Next::End(ending));
+            }
+        }
+        Ok(Next::GoOn)
     }
 
     fn apply(&mut self, output: Output, note: &mut (dyn FnMut(&Note) + Send)) -> Result<Next, JobFailure> {
@@ -172,11 +243,18 @@ impl JobRun<'_> {
             Output::Desired(device, mut document) => {
                 // What the twin holds is what lies on its disk, not what was meant to.
                 document.state = self.host.store.blobs(&device)?.rehash(&document.state)?;
-                self.host.store.keep_document(&device, document.version)?;
                 self.order(&device, LinkOrder::Desired(document));
             }
-            Output::Send(device, blob, purpose) => self.order(&device, LinkOrder::Send(blob, purpose)),
-            Output::Forget(device, round) => self.order(&device, LinkOrder::Forget(round)),
+            Output::Send(device, blob, purpose) => {
+                if let Purpose::Labels { .. } = purpose {
+                    self.labels.entry(device.clone()).or_default().push(blob);
+                }
+                self.order(&device, LinkOrder::Send(blob, purpose));
+            }
+            Output::Forget(device, round) => {
+                self.order(&device, LinkOrder::Forget(round));
+                self.clear(&device, round)?;
+            }
             Output::Share(device, allotment) => {
                 let weight = Ask::Weight(device.as_str().to_owned(), allotment.frequency.0);
                 let _ = self.student_asks.send(weight);
@@ -189,15 +267,33 @@ impl JobRun<'_> {
             Output::Decide => self.decide()?,
             Output::Note(told) => {
                 if let Note::Round(record) = &told {
-                    self.host.store.record_round(self.id, record)?;
                     self.rounds.push((**record).clone());
                 }
+                self.tell(&told);
                 note(&told);
             }
-            Output::Finished => return Ok(Next::Finished),
+            Output::Finished => return Ok(Next::End(Ending::Finished)),
             Output::Failed(fatal) => return Err(fatal.into()),
         }
         Ok(Next::GoOn)
+    }
+
+    /// Tells whoever watches.
+    fn tell(&mut self, note: &Note) {
+        if let Note::Progress { task, step, steps } = note {
+            let now = Instant::now();
+            let recent = self.told.get(task).is_some_and(|at| now.duration_since(*at) < PROGRESS);
+            if step == steps {
+                self.told.remove(task);
+            } else if recent {
+                return;
+            } else {
+                self.told.insert(task.clone(), now);
+            }
+        }
+        if let Some(happened) = Happened::of(note) {
+            self.host.tell(self.id, happened);
+        }
     }
 
     fn order(&self, device: &DeviceId, order: LinkOrder) {
@@ -211,6 +307,8 @@ impl JobRun<'_> {
         let now = self.host.started.elapsed();
         let scheduler = self.host.config.scheduler.clone();
         let Some(question) = pose(&self.coordinator, &self.calibration, &scheduler, self.job, now)? else {
+            // Nobody trains, so nothing is decided; whoever comes is asked for then.
+            let _ = self.decided.try_send(Ok(None));
             return Ok(());
         };
         self.keep_scenario(&question);
@@ -220,7 +318,7 @@ impl JobRun<'_> {
                 Some(policy) => Ok(policy),
                 None => question.prepare(&scheduler).map(Arc::from),
             };
-            let answer = policy.and_then(|policy| Ok((question.decide(policy.as_ref(), &scheduler)?, policy)));
+            let answer = policy.and_then(|policy| Ok(Some((question.decide(policy.as_ref(), &scheduler)?, policy))));
             // Nobody listens only when the job is over.
             let _ = decided.blocking_send(answer);
         });
@@ -238,7 +336,7 @@ impl JobRun<'_> {
             let blobs = self.host.store.blobs(device)?;
             let (student, left) = match member.phase() {
                 Phase::Finished { state } => (Some(blobs.path(state)), None),
-                Phase::Left(why) => (None, Some(why.clone())),
+                Phase::Left { why, .. } => (None, Some(why.to_string())),
                 Phase::Absent
                 | Phase::Copying
                 | Phase::Counting
@@ -258,7 +356,7 @@ impl JobRun<'_> {
             };
             members.insert(device.clone(), report);
         }
-        let teacher = self.teacher_path();
+        let teacher = self.host.store.teacher(self.id);
         Ok(JobReport {
             job: self.id,
             teacher,
@@ -272,22 +370,26 @@ impl JobRun<'_> {
 
 enum Next {
     GoOn,
-    Finished,
+    End(Ending),
 }
 
-fn spec_of(id: JobId, job: &Job, decide_every: Duration) -> JobSpec {
-    JobSpec {
-        job: id,
-        devices: job.devices.clone(),
-        seed: job.seed,
-        method: job.student.method,
-        labels: job.student.labels,
-        recipe: job.student.recipe,
-        batch: job.student.batch,
-        batches_per_block: job.student.batches_per_block,
-        augmentation: job.augmentation,
-        patience: job.patience,
-        deadline_factor: job.deadline_factor,
-        decide_every,
+impl Heard {
+    fn of(input: Option<Input>) -> Self {
+        input.map_or(Self::Nothing, |input| Self::Inputs(vec![input], None))
+    }
+}
+
+/// The one device whose standing an input can change; `None` where it may be any.
+fn touched(input: &Input) -> Option<DeviceId> {
+    match input {
+        Input::Board(device, _) | Input::Join(device, _) | Input::Leave(device) => Some(device.clone()),
+        Input::Task(task, _) => match task {
+            Task::Count { device, .. }
+            | Task::Init { device, .. }
+            | Task::Labels { device, .. }
+            | Task::Epoch { device, .. } => Some(device.clone()),
+            Task::Teacher { .. } => None,
+        },
+        Input::Decided(_) | Input::Tick => None,
     }
 }

@@ -2,14 +2,16 @@
 //! One task owns the coordinator and the store; nobody shares them.
 
 mod job;
+mod life;
+mod requests;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use twin_core::coordinator::BoardInput;
 use twin_shared::id::{BootId, DeviceId};
 
 pub use job::{JobFailure, JobReport, MemberReport};
@@ -18,7 +20,8 @@ use crate::broker::credentials::Credentials;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedConfig, Limits, PlainListener, StartError};
 use crate::broker::{Address, Boxed, Broker, Inbound, Inbox};
 use crate::config::Config;
-use crate::link::{Link, LinkCounts, LinkOrder, LinkParts};
+use crate::control::{Control, ControlStartError};
+use crate::link::{FromBoard, Link, LinkCounts, LinkOrder, LinkParts};
 use crate::store::{Store, StoreError};
 
 /// Messages of one board that may wait for its link. A board that sends faster than its link works loses what is
@@ -31,7 +34,14 @@ pub struct Host {
     store: Store,
     broker: Arc<EmbeddedBroker>,
     links: BTreeMap<DeviceId, BoardLink>,
-    from_boards: mpsc::Receiver<(DeviceId, BoardInput)>,
+    from_boards: mpsc::Receiver<FromBoard>,
+    control: Control,
+    /// Counts the host's starts.
+    life: u64,
+    /// Jobs that this life has run, or gone on with.
+    runs: u32,
+    /// Where this life's trainers write; what they have written is moved from there to its place.
+    work: PathBuf,
     started: Instant,
     dispatcher: JoinHandle<()>,
 }
@@ -50,23 +60,22 @@ pub enum ServeError {
     /// The broker.
     #[error(transparent)]
     Broker(#[from] StartError),
-    /// Nobody could connect.
-    #[error("no device is enrolled; run twin-host enroll DEVICE --out DIR first")]
-    Nobody,
+    /// The control socket, or another host has it.
+    #[error(transparent)]
+    Control(#[from] ControlStartError),
 }
 
 impl Host {
     /// Opens the data directory, starts the broker, and greets every enrolled board.
     ///
     /// # Errors
-    /// When the store or the broker refuses, or nobody is enrolled.
+    /// When the store or the broker refuses, or another host serves the directory.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
         let store = Store::open(&config.data_dir)?;
+        let control = Control::start(store.root())?;
         let epoch = store.begin_epoch()?;
+        let work = store.begin_work(epoch)?;
         let devices = store.devices()?;
-        if devices.is_empty() {
-            return Err(ServeError::Nobody);
-        }
         let started = Instant::now();
         let boot = BootId(rand::random());
         let passwords = devices.iter().filter(|record| !record.revoked);
@@ -100,7 +109,7 @@ impl Host {
             links.insert(record.device, BoardLink { orders, task });
         }
         let dispatcher = tokio::spawn(dispatch(inbox, inboxes));
-        Ok(Self { config, store, broker, links, from_boards, started, dispatcher })
+        Ok(Self { config, store, broker, links, from_boards, control, life: epoch, runs: 0, work, started, dispatcher })
     }
 
     /// Where boards connect.
@@ -113,13 +122,6 @@ impl Host {
     #[must_use]
     pub const fn store(&self) -> &Store {
         &self.store
-    }
-
-    /// Serves without a job: boards are greeted, answered and remembered.
-    pub async fn idle(&mut self) {
-        while let Some((device, input)) = self.from_boards.recv().await {
-            tracing::debug!(%device, ?input, "no job");
-        }
     }
 
     /// Tells every board that the host stops, and ends all connections. Returns what each link counted.

@@ -8,6 +8,8 @@
 //!
 //! A record is committed with `synchronous = FULL` before anything that depends on it is acknowledged.
 
+mod jobs;
+mod logs;
 mod schema;
 
 use std::fs;
@@ -15,11 +17,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
-use twin_core::coordinator::RoundRecord;
 use twin_core::twin::{DatasetCounts, Twin, TwinDataset};
 use twin_data::blobs::{BlobError, Blobs};
 use twin_shared::id::{BlobHash, DatasetVersion, DeviceId, JobId};
 use twin_shared::wire::seal::DeviceKey;
+
+pub(crate) use jobs::Advance;
+pub use jobs::{JobRecord, JobState, StudentRecord};
 
 /// The host's memory.
 #[derive(Debug)]
@@ -60,6 +64,9 @@ pub enum StoreError {
         /// Ours.
         known: i64,
     },
+    /// No such job.
+    #[error("no job {0}; twin-host job list shows them")]
+    UnknownJob(JobId),
     /// No such device.
     #[error("no device {0} is enrolled; enrolled: {1}")]
     UnknownDevice(DeviceId, String),
@@ -82,21 +89,6 @@ pub struct DeviceRecord {
     pub key: DeviceKey,
     /// Whether it is locked out.
     pub revoked: bool,
-}
-
-/// The latest epoch of a device's student.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StudentRecord {
-    /// The job.
-    pub job: JobId,
-    /// Epochs done, less one.
-    pub round: u32,
-    /// The network's name.
-    pub architecture: String,
-    /// Where the epoch was trained.
-    pub site: String,
-    /// The state.
-    pub state: BlobHash,
 }
 
 impl Store {
@@ -235,77 +227,6 @@ impl Store {
         self.asked(self.records.execute(sql, params![device.as_str(), counts.train, counts.held, labels])).map(drop)
     }
 
-    /// The latest twin document's version: no later document may have it again.
-    ///
-    /// # Errors
-    /// When the database refuses.
-    pub fn keep_document(&self, device: &DeviceId, version: u64) -> Result<(), StoreError> {
-        let sql = "INSERT INTO twin (device, document) VALUES (?1, ?2)
-                   ON CONFLICT (device) DO UPDATE SET document = max(document, excluded.document)";
-        let version = i64::try_from(version).unwrap_or(i64::MAX);
-        self.asked(self.records.execute(sql, params![device.as_str(), version])).map(drop)
-    }
-
-    /// A new job; its number.
-    ///
-    /// # Errors
-    /// When the database refuses or the job's directory cannot be made.
-    pub fn begin_job(&self, spec: &str) -> Result<JobId, StoreError> {
-        let sql = "INSERT INTO job (spec) VALUES (?1) RETURNING id";
-        let job = JobId(self.asked(self.records.query_row(sql, [spec], |row| row.get(0)))?);
-        let directory = self.job_directory(job);
-        fs::create_dir_all(&directory).map_err(|error| StoreError::Files { path: directory.clone(), error })?;
-        Ok(job)
-    }
-
-    /// How a job ended.
-    ///
-    /// # Errors
-    /// When the database refuses.
-    pub fn end_job(&self, job: JobId, outcome: &str) -> Result<(), StoreError> {
-        let sql = "UPDATE job SET outcome = ?2 WHERE id = ?1";
-        self.asked(self.records.execute(sql, params![job.0, outcome])).map(drop)
-    }
-
-    /// An epoch is done on both sides.
-    ///
-    /// # Errors
-    /// When the database refuses.
-    pub fn record_round(&self, job: JobId, record: &RoundRecord) -> Result<(), StoreError> {
-        let sql = "INSERT OR REPLACE INTO round (job, device, round, architecture, site, state, loss, total_s)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let values = params![
-            job.0,
-            record.device.as_str(),
-            record.round.0,
-            record.allotment.architecture.name(),
-            record.site.to_string(),
-            record.state.0,
-            f64::from(record.loss),
-            record.measured.total.0,
-        ];
-        self.asked(self.records.execute(sql, values)).map(drop)
-    }
-
-    /// The latest epoch of a device's student.
-    ///
-    /// # Errors
-    /// When the database refuses.
-    pub fn student(&self, device: &DeviceId) -> Result<Option<StudentRecord>, StoreError> {
-        let sql = "SELECT job, round, architecture, site, state FROM round WHERE device = ?1
-                   ORDER BY job DESC, round DESC LIMIT 1";
-        let row = self.records.query_row(sql, [device.as_str()], |row| {
-            Ok(StudentRecord {
-                job: JobId(row.get(0)?),
-                round: row.get(1)?,
-                architecture: row.get(2)?,
-                site: row.get(3)?,
-                state: BlobHash(row.get(4)?),
-            })
-        });
-        self.asked(row.optional())
-    }
-
     /// A device's own blobs.
     ///
     /// # Errors
@@ -324,6 +245,49 @@ impl Store {
     #[must_use]
     pub fn job_directory(&self, job: JobId) -> PathBuf {
         self.root.join("jobs").join(job.to_string())
+    }
+
+    /// The weights of a job's teacher.
+    #[must_use]
+    pub fn teacher(&self, job: JobId) -> PathBuf {
+        self.job_directory(job).join("teacher.safetensors")
+    }
+
+    /// Puts the teacher that a trainer has written in its place; its hash.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn place_teacher(&self, job: JobId, written: &Path) -> Result<BlobHash, StoreError> {
+        let place = self.teacher(job);
+        let files = |error| StoreError::Files { path: place.clone(), error };
+        let mut file = fs::File::open(written).map_err(files)?;
+        let mut hasher = blake3::Hasher::new();
+        io::copy(&mut file, &mut hasher).map_err(files)?;
+        file.sync_all().map_err(files)?;
+        fs::rename(written, &place).map_err(files)?;
+        fs::File::open(self.job_directory(job)).and_then(|directory| directory.sync_all()).map_err(files)?;
+        Ok(BlobHash(*hasher.finalize().as_bytes()))
+    }
+
+    /// An empty directory for what the trainers of this life of the host write; those of earlier lives go.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn begin_work(&self, life: u64) -> Result<PathBuf, StoreError> {
+        let all = self.root.join("work");
+        let files = |error| StoreError::Files { path: all.clone(), error };
+        match fs::remove_dir_all(&all) {
+            // A trainer that outlives its host by a step may be writing there; its life's directory goes with the next.
+            Err(error)
+                if error.kind() != io::ErrorKind::NotFound && error.kind() != io::ErrorKind::DirectoryNotEmpty =>
+            {
+                return Err(files(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let own = all.join(life.to_string());
+        fs::create_dir_all(&own).map_err(files)?;
+        Ok(own)
     }
 
     fn asked<T>(&self, answer: rusqlite::Result<T>) -> Result<T, StoreError> {

@@ -6,7 +6,8 @@ use rusqlite::Connection;
 pub(super) const VERSION: i64 = STEPS.len() as i64;
 
 /// Each step brings a database of the version before to the next. A released step is never changed.
-const STEPS: [&str; 1] = ["
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     CREATE TABLE device (
         name TEXT PRIMARY KEY,
@@ -40,7 +41,54 @@ const STEPS: [&str; 1] = ["
         total_s REAL NOT NULL,
         PRIMARY KEY (job, device, round)
     ) STRICT;
-"];
+",
+    // Jobs that outlive the host. What ran under a host that could not resume it is over.
+    "
+    ALTER TABLE job ADD COLUMN state TEXT NOT NULL DEFAULT 'stopped';
+    ALTER TABLE job ADD COLUMN progress TEXT;
+    ALTER TABLE job ADD COLUMN objective REAL;
+    UPDATE job SET state = 'finished' WHERE outcome = 'finished';
+    UPDATE job SET state = 'failed' WHERE outcome NOT IN ('finished', 'stopped');
+    CREATE TABLE member (
+        job INTEGER NOT NULL REFERENCES job (id),
+        device TEXT NOT NULL,
+        progress TEXT NOT NULL,
+        PRIMARY KEY (job, device)
+    ) STRICT;
+    CREATE TABLE log (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        device TEXT NOT NULL,
+        at INTEGER NOT NULL DEFAULT (unixepoch()),
+        level TEXT NOT NULL,
+        text TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX log_of_device ON log (device, id);
+    CREATE TABLE class (
+        position INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        version INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE model (
+        device TEXT NOT NULL,
+        version BLOB NOT NULL,
+        job INTEGER NOT NULL,
+        epochs INTEGER NOT NULL,
+        architecture TEXT NOT NULL,
+        state BLOB NOT NULL,
+        bundle BLOB NOT NULL,
+        correct INTEGER NOT NULL,
+        total INTEGER NOT NULL,
+        made INTEGER NOT NULL DEFAULT (unixepoch()),
+        PRIMARY KEY (device, version)
+    ) STRICT;
+    CREATE TABLE promotion (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        device TEXT NOT NULL,
+        version BLOB NOT NULL,
+        at INTEGER NOT NULL DEFAULT (unixepoch())
+    ) STRICT;
+",
+];
 
 /// What became of a migration.
 pub(super) enum Migration {
@@ -56,11 +104,17 @@ pub(super) fn migrate(records: &mut Connection) -> rusqlite::Result<Migration> {
     if found > VERSION {
         return Ok(Migration::Newer(found));
     }
-    for (step, next) in STEPS.iter().zip(1..).skip(usize::try_from(found).unwrap_or(0)) {
+    advance(records, found, VERSION)?;
+    Ok(Migration::Done)
+}
+
+/// Takes the steps between two versions, each a transaction.
+pub(super) fn advance(records: &mut Connection, from: i64, to: i64) -> rusqlite::Result<()> {
+    for (step, next) in STEPS.iter().zip(1..).filter(|(_, next)| (from + 1..=to).contains(next)) {
         let transaction = records.transaction()?;
         transaction.execute_batch(step)?;
         transaction.pragma_update(None, "user_version", next)?;
         transaction.commit()?;
     }
-    Ok(Migration::Done)
+    Ok(())
 }

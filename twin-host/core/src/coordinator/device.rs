@@ -10,7 +10,8 @@ use twin_shared::model::Site;
 use twin_shared::wire::Order;
 
 use super::message::{Allotment, Fatal, Note, Output, Task};
-use super::phase::Phase;
+use super::phase::{Departure, Phase};
+use super::progress::{Progress, Standing};
 use super::{JobSpec, StudentAt};
 use crate::twin::{DatasetCounts, Twin};
 
@@ -23,12 +24,37 @@ pub struct Member {
     allotment: Option<Allotment>,
     /// Whether the board has failed to train this student: from then on the host does.
     unfit: bool,
+    /// Since when the job waits for the board to be seen, or for its dataset.
+    since: Duration,
     fatal: Option<Fatal>,
 }
 
 impl Member {
-    pub(super) const fn new(twin: Twin) -> Self {
-        Self { twin, phase: Phase::Absent, allotment: None, unfit: false, fatal: None }
+    pub(super) const fn new(twin: Twin, now: Duration) -> Self {
+        Self { twin, phase: Phase::Absent, allotment: None, unfit: false, since: now, fatal: None }
+    }
+
+    /// Goes on from what was written down; the host's own work is wanted at once.
+    pub(super) fn resume(
+        spec: &JobSpec,
+        device: &DeviceId,
+        twin: Twin,
+        progress: Progress,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) -> Self {
+        let Progress { allotment, unfit, standing } = progress;
+        let phase = standing.into_phase(now, |allotment| epoch::deadline(spec, allotment, now));
+        let member = Self { twin, phase, allotment, unfit, since: now, fatal: None };
+        out.extend(allotment.map(|allotment| Output::Share(device.clone(), allotment)));
+        out.extend(member.own_work(spec, device).map(Output::Run));
+        member
+    }
+
+    /// How far it is, to be written down.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress { allotment: self.allotment, unfit: self.unfit, standing: Standing::of(&self.phase) }
     }
 
     /// Where it stands.
@@ -63,8 +89,37 @@ impl Member {
         self.fatal.take()
     }
 
-    /// The board is there: has the twin its dataset?
-    pub(super) fn want_dataset(&mut self, device: &DeviceId, out: &mut Vec<Output>) {
+    /// The board is there, and goes on with what it was waited for. Whether it was waited for.
+    pub(super) fn come_back(
+        &mut self,
+        spec: &JobSpec,
+        device: &DeviceId,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let student = if let Phase::Left { why, student } = &self.phase {
+            if !why.may_return() {
+                return false;
+            }
+            *student
+        } else if self.phase.awaits_dataset() {
+            None
+        } else {
+            return false;
+        };
+        self.since = now;
+        match student {
+            Some(student) => self.begin(spec, device, student, now, out),
+            None => {
+                self.phase = Phase::Absent;
+                self.want_dataset(device, out);
+            }
+        }
+        true
+    }
+
+    /// Has the twin the dataset that the board offers?
+    fn want_dataset(&mut self, device: &DeviceId, out: &mut Vec<Output>) {
         let Some(offer) = self.twin.birth().and_then(|birth| birth.dataset) else {
             out.push(Output::Note(Note::Refused(device.clone(), "the board has no dataset".into())));
             return;
@@ -137,15 +192,19 @@ impl Member {
         if self.is_settled() {
             return;
         }
-        if self.twin.away_for(now).is_some_and(|away| away >= spec.patience) {
-            self.leave(device, "it stayed away".into(), out);
+        let waited = now.saturating_sub(self.since);
+        let unseen = self.twin.birth().is_none().then_some(waited);
+        if self.phase.awaits_dataset() && waited >= spec.patience {
+            self.leave(device, Departure::Late, out);
+        } else if self.twin.away_for(now).or(unseen).is_some_and(|away| away >= spec.patience) {
+            self.leave(device, Departure::Away, out);
         } else if matches!(&self.phase, Phase::Local(epoch) if now >= epoch.deadline) {
             self.offload(spec, device, "it missed the deadline".into(), now, out);
         }
     }
 
     /// The device takes no further part.
-    pub(super) fn leave(&mut self, device: &DeviceId, why: String, out: &mut Vec<Output>) {
+    pub(super) fn leave(&mut self, device: &DeviceId, why: Departure, out: &mut Vec<Output>) {
         match self.phase.epoch() {
             Some((run, Site::Local)) => {
                 out.push(Output::Cancel(Task::Labels { device: device.clone(), round: run.student.round }));
@@ -153,7 +212,7 @@ impl Member {
             Some((run, Site::Host)) => out.push(Output::Cancel(epoch::epoch_task(device, &run.student))),
             None => {}
         }
-        out.push(Output::Note(Note::Left(device.clone(), why.clone())));
-        self.phase = Phase::Left(why);
+        out.push(Output::Note(Note::Left(device.clone(), why.to_string())));
+        self.phase = Phase::Left { why, student: self.phase.student() };
     }
 }

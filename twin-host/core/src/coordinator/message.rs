@@ -3,6 +3,7 @@
 use core::fmt;
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use twin_shared::id::{BlobHash, DatasetVersion, DeviceId, RoundId};
 use twin_shared::model::{Architecture, Site};
 use twin_shared::pipe::Outcome;
@@ -10,6 +11,8 @@ use twin_shared::plan::EpochPlan;
 use twin_shared::units::{BitsPerSecond, Gigahertz, Hertz, Seconds};
 use twin_shared::wire::telemetry::Telemetry;
 use twin_shared::wire::{Birth, Order, Purpose, Refusal, Reply, TwinDocument};
+
+use crate::twin::Twin;
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -20,6 +23,10 @@ pub enum Input {
     Task(Task, TaskEvent),
     /// The scheduler has decided.
     Decided(BTreeMap<DeviceId, Allotment>),
+    /// A device takes part from now on; what is known of its twin.
+    Join(DeviceId, Box<Twin>),
+    /// A device is taken out.
+    Leave(DeviceId),
     /// Time has passed.
     Tick,
 }
@@ -141,7 +148,7 @@ pub enum TaskEvent {
 }
 
 /// What the scheduler gives to a device.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Allotment {
     /// The student.
     pub architecture: Architecture,
@@ -158,7 +165,7 @@ pub struct Allotment {
 }
 
 /// The delay of one epoch as Eq. (2)-(5) give it.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct PredictedDelay {
     /// T_tea, Eq. (2).
     pub teacher: Seconds,
@@ -282,7 +289,7 @@ pub struct RoundRecord {
 }
 
 /// What an epoch took.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Measured {
     /// From assignment to the end of training.
     pub training: Seconds,

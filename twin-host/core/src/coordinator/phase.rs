@@ -1,7 +1,9 @@
 //! Where a device stands in a job, and what it has got there.
 
+use core::fmt;
 use core::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use twin_shared::id::BlobHash;
 use twin_shared::model::Site;
 use twin_shared::wire::{TrainedEpoch, TwinDocument};
@@ -33,8 +35,48 @@ pub enum Phase {
         /// The student at the end.
         state: BlobHash,
     },
-    /// It takes no further part.
-    Left(String),
+    /// It takes no part, unless it may return.
+    Left {
+        /// Why.
+        why: Departure,
+        /// What it goes on from if it returns.
+        student: Option<StudentAt>,
+    },
+}
+
+/// Why a device takes no part in a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Departure {
+    /// It did not bring its dataset in time. It may return.
+    Late,
+    /// It stayed away for longer than the job's patience. It may return.
+    Away,
+    /// It was taken out of the job, locked out or forgotten.
+    Removed,
+    /// The trainer cannot read its dataset; what it says.
+    Unreadable(String),
+}
+
+impl Departure {
+    /// Whether the device goes on where it was when it comes back.
+    #[must_use]
+    pub const fn may_return(&self) -> bool {
+        match self {
+            Self::Late | Self::Away => true,
+            Self::Removed | Self::Unreadable(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Departure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late => f.write_str("it did not bring its dataset in time"),
+            Self::Away => f.write_str("it stayed away"),
+            Self::Removed => f.write_str("it was taken out of the job"),
+            Self::Unreadable(why) => f.write_str(why),
+        }
+    }
 }
 
 impl Phase {
@@ -50,7 +92,7 @@ impl Phase {
             | Self::Host(_)
             | Self::Confirming(_)
             | Self::Finished { .. }
-            | Self::Left(_) => false,
+            | Self::Left { .. } => false,
         }
     }
 
@@ -59,14 +101,27 @@ impl Phase {
     pub const fn is_training(&self) -> bool {
         match self {
             Self::Ready | Self::Starting | Self::Local(_) | Self::Host(_) | Self::Confirming(_) => true,
-            Self::Absent | Self::Copying | Self::Counting | Self::Finished { .. } | Self::Left(_) => false,
+            Self::Absent | Self::Copying | Self::Counting | Self::Finished { .. } | Self::Left { .. } => false,
         }
     }
 
     /// Whether nothing more will come of the device.
     #[must_use]
     pub const fn is_settled(&self) -> bool {
-        matches!(self, Self::Finished { .. } | Self::Left(_))
+        matches!(self, Self::Finished { .. } | Self::Left { .. })
+    }
+
+    /// The student that the device's next epoch starts from, where it has one.
+    pub(super) const fn student(&self) -> Option<StudentAt> {
+        match self {
+            Self::Local(LocalEpoch { run, .. })
+            | Self::Host(HostEpoch { run, .. })
+            | Self::Confirming(Confirmation { run, .. }) => Some(run.student),
+            Self::Left { student, .. } => *student,
+            Self::Absent | Self::Copying | Self::Counting | Self::Ready | Self::Starting | Self::Finished { .. } => {
+                None
+            }
+        }
     }
 
     /// The epoch that is being trained, and where.
@@ -82,7 +137,7 @@ impl Phase {
             | Self::Starting
             | Self::Confirming(_)
             | Self::Finished { .. }
-            | Self::Left(_) => None,
+            | Self::Left { .. } => None,
         }
     }
 }

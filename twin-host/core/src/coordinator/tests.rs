@@ -18,10 +18,9 @@ fn device(name: &str) -> DeviceId {
     name.parse().expect("valid")
 }
 
-fn spec(devices: &[DeviceId]) -> JobSpec {
+fn spec() -> JobSpec {
     JobSpec {
         job: JobId(1),
-        devices: devices.to_vec(),
         seed: 1,
         method: Method::SimKd,
         labels: LabelKind::Vector,
@@ -33,6 +32,10 @@ fn spec(devices: &[DeviceId]) -> JobSpec {
         deadline_factor: 5.0,
         decide_every: Duration::from_secs(1000),
     }
+}
+
+fn strangers(devices: &[DeviceId]) -> BTreeMap<DeviceId, Twin> {
+    devices.iter().map(|device| (device.clone(), Twin::new(None, 0))).collect()
 }
 
 fn allotment(site: Site) -> Allotment {
@@ -84,6 +87,7 @@ struct Fleet {
     inbox: VecDeque<Input>,
     records: Vec<RoundRecord>,
     offloaded: usize,
+    teachers: usize,
     end: Option<Output>,
     now: Duration,
 }
@@ -92,13 +96,14 @@ impl Fleet {
     fn new(boards: &[(Temper, Site)]) -> Self {
         let names: Vec<DeviceId> = (0..boards.len()).map(|k| device(&format!("board{k}"))).collect();
         let mut fleet = Self {
-            coordinator: Coordinator::new(spec(&names), BTreeMap::new(), Duration::ZERO),
+            coordinator: Coordinator::new(spec(), strangers(&names), Duration::ZERO),
             tempers: names.iter().cloned().zip(boards.iter().map(|board| board.0)).collect(),
             sites: names.iter().cloned().zip(boards.iter().map(|board| board.1)).collect(),
             gone: Vec::new(),
             inbox: VecDeque::new(),
             records: Vec::new(),
             offloaded: 0,
+            teachers: 0,
             end: None,
             now: Duration::ZERO,
         };
@@ -182,7 +187,10 @@ impl Fleet {
                 };
                 let event = match &task {
                     Task::Count { .. } => done(Outcome::Counts { train: 10, held: 1, labels: vec![5, 5] }),
-                    Task::Teacher { .. } => done(Outcome::Weights { hash: BlobHash([2; 32]), loss: 0.1 }),
+                    Task::Teacher { .. } => {
+                        self.teachers += 1;
+                        done(Outcome::Weights { hash: BlobHash([2; 32]), loss: 0.1 })
+                    }
                     Task::Init { .. } => done(student(BlobHash([3; 32]))),
                     Task::Labels { .. } => done(Outcome::Labels { blocks: 0 }),
                     Task::Epoch { base, .. } => done(student(next_state(base))),
@@ -201,22 +209,53 @@ impl Fleet {
         }
     }
 
+    fn step(&mut self) {
+        let input = self.inbox.pop_front().unwrap_or(Input::Tick);
+        self.now += Duration::from_millis(100);
+        for output in self.coordinator.handle(self.now, input) {
+            self.on_output(output);
+        }
+    }
+
     fn run(&mut self) {
         for _ in 0..100_000 {
             if self.end.is_some() {
                 return;
             }
-            let input = self.inbox.pop_front().unwrap_or(Input::Tick);
-            self.now += Duration::from_millis(100);
-            for output in self.coordinator.handle(self.now, input) {
-                self.on_output(output);
-            }
+            self.step();
         }
         panic!("the job never ended: {:?}", self.coordinator);
     }
 
+    /// The host is killed, what was written down is read back, and the boards that are there connect again. What the
+    /// trainer had told and what boards had sent and heard no word of is lost.
+    fn kill_and_restart(&mut self, births: u64) {
+        let job = self.coordinator.progress().expect("not over");
+        let members = self.coordinator.members().iter().map(|(device, member)| {
+            let written = serde_json::to_string(&member.progress()).expect("plain data");
+            let twin = Twin::new(member.twin.dataset().cloned(), member.twin.document());
+            (device.clone(), (twin, Some(serde_json::from_str(&written).expect("what was written"))))
+        });
+        let spec = self.coordinator.spec().clone();
+        let (coordinator, outputs) = Coordinator::resume(spec, job, members.collect(), self.now);
+        self.coordinator = coordinator;
+        self.inbox.clear();
+        for output in outputs {
+            self.on_output(output);
+        }
+        for name in self.tempers.keys().cloned().collect::<Vec<_>>() {
+            self.board(&name, BoardInput::Online(birth(births, true)));
+        }
+    }
+
     fn rounds_of(&self, name: &str) -> Vec<u32> {
         self.records.iter().filter(|record| record.device == device(name)).map(|record| record.round.0).collect()
+    }
+}
+
+impl Fleet {
+    fn last_state(&self, name: &str) -> Option<BlobHash> {
+        self.records.iter().rfind(|record| record.device == device(name)).map(|record| record.state)
     }
 }
 
@@ -266,11 +305,7 @@ fn a_silent_board_misses_its_deadline_and_its_epoch_is_offloaded() {
     // Nobody ever says that the silent one is gone: only its deadline is seen. The host trains the epoch and waits
     // for the board to take the state.
     for _ in 0..2000 {
-        let input = fleet.inbox.pop_front().unwrap_or(Input::Tick);
-        fleet.now += Duration::from_millis(100);
-        for output in fleet.coordinator.handle(fleet.now, input) {
-            fleet.on_output(output);
-        }
+        fleet.step();
     }
     assert_eq!((fleet.offloaded, fleet.rounds_of("board1")), (1, vec![0, 1, 2]));
     assert!(matches!(fleet.coordinator.members()[&device("board0")].phase(), Phase::Host(_)));
@@ -289,7 +324,7 @@ fn a_board_without_a_trainer_is_never_assigned_locally() {
 #[test]
 fn a_board_that_returns_is_told_again() {
     let name = device("board0");
-    let mut coordinator = Coordinator::new(spec(std::slice::from_ref(&name)), BTreeMap::new(), Duration::ZERO);
+    let mut coordinator = Coordinator::new(spec(), strangers(std::slice::from_ref(&name)), Duration::ZERO);
     let online = |sequence| Input::Board(name.clone(), BoardInput::Online(birth(sequence, true)));
     let first = coordinator.handle(Duration::ZERO, online(1));
     let again = coordinator.handle(Duration::from_secs(1), online(2));
@@ -332,6 +367,89 @@ proptest! {
 
 #[test]
 fn members_start_absent() {
-    let coordinator = Coordinator::new(spec(&[device("board0")]), BTreeMap::new(), Duration::ZERO);
+    let coordinator = Coordinator::new(spec(), strangers(&[device("board0")]), Duration::ZERO);
     assert_eq!(coordinator.members()[&device("board0")].phase(), &Phase::Absent);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// A host that is killed again and again goes on with the same rounds, and the students end as they would have
+    /// without.
+    #[test]
+    fn a_killed_host_goes_on_with_the_same_rounds(
+        sites in proptest::collection::vec(site(), 1..4),
+        kills in proptest::collection::vec(0usize..40, 1..6),
+    ) {
+        let boards: Vec<_> = sites.into_iter().map(|site| (Temper::Honest, site)).collect();
+        let mut undisturbed = Fleet::new(&boards);
+        undisturbed.run();
+        let mut fleet = Fleet::new(&boards);
+        for (births, inputs) in (2..).zip(kills) {
+            for _ in 0..inputs {
+                fleet.step();
+            }
+            if fleet.end.is_none() {
+                fleet.kill_and_restart(births);
+            }
+        }
+        fleet.run();
+        prop_assert_eq!(&fleet.end, &Some(Output::Finished));
+        for k in 0..boards.len() {
+            let name = format!("board{k}");
+            prop_assert_eq!(fleet.rounds_of(&name), (0..EPOCHS).collect::<Vec<_>>());
+            prop_assert_eq!(fleet.last_state(&name), undisturbed.last_state(&name));
+        }
+    }
+}
+
+#[test]
+fn a_board_that_comes_late_starts_from_the_present_teacher() {
+    let mut fleet = Fleet::new(&[(Temper::Honest, Site::Local)]);
+    let (late, first) = (device("late"), device("board0"));
+    while !matches!(fleet.coordinator.members()[&first].phase(), Phase::Local(epoch) if epoch.run.student.round.0 == 1)
+    {
+        fleet.step();
+    }
+    fleet.tempers.insert(late.clone(), Temper::Honest);
+    fleet.sites.insert(late.clone(), Site::Host);
+    fleet.inbox.push_back(Input::Join(late.clone(), Box::new(Twin::new(None, 0))));
+    fleet.inbox.push_back(Input::Board(late, BoardInput::Online(birth(1, true))));
+    fleet.run();
+    assert_eq!(fleet.end, Some(Output::Finished));
+    assert_eq!((fleet.rounds_of("board0"), fleet.rounds_of("late")), (vec![0, 1, 2], vec![0, 1, 2]));
+    assert_eq!(fleet.teachers, 1, "the teacher is not trained again for a late board");
+}
+
+#[test]
+fn a_board_that_is_taken_out_ends_the_job_for_itself_alone() {
+    let mut fleet = Fleet::new(&[(Temper::Honest, Site::Local), (Temper::Honest, Site::Host)]);
+    while fleet.rounds_of("board0").is_empty() {
+        fleet.step();
+    }
+    fleet.inbox.push_back(Input::Leave(device("board0")));
+    fleet.run();
+    assert_eq!(fleet.end, Some(Output::Finished));
+    assert!(fleet.rounds_of("board0").len() < EPOCHS as usize);
+    assert_eq!(fleet.rounds_of("board1"), vec![0, 1, 2]);
+    assert!(matches!(
+        fleet.coordinator.members()[&device("board0")].phase(),
+        Phase::Left { why: Departure::Removed, .. }
+    ));
+}
+
+#[test]
+fn a_board_that_stayed_away_goes_on_where_it_was() {
+    let mut fleet = Fleet::new(&[(Temper::Dies(1), Site::Local), (Temper::Hangs(0), Site::Host)]);
+    let name = device("board0");
+    while !matches!(fleet.coordinator.members()[&name].phase(), Phase::Left { .. }) {
+        fleet.step();
+    }
+    fleet.tempers.insert(name.clone(), Temper::Honest);
+    fleet.gone.retain(|gone| *gone != name);
+    fleet.board(&name, BoardInput::Online(birth(2, true)));
+    while fleet.rounds_of("board0").len() < EPOCHS as usize {
+        fleet.step();
+    }
+    assert_eq!(fleet.rounds_of("board0"), vec![0, 1, 2]);
 }

@@ -82,7 +82,7 @@ pub(crate) async fn run(request: &Request) -> anyhow::Result<String> {
         // Kept until the end: a dropped sender would stop the job.
         std::future::pending::<()>().await;
     });
-    let mut progress = Progress::new(&job);
+    let mut progress = Progress::new(&job, scenario.boards.len());
     let (report, counts, mut stages) =
         distil(&scenario, &job, &job_text, config.clone(), request, &layout, core, &mut progress, stopped.clone())
             .await?;

@@ -20,9 +20,9 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(job: &Job) -> Self {
+    pub(crate) fn new(job: &Job, boards: usize) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        let epochs = u64::from(job.student.recipe.epochs) * job.devices.len() as u64;
+        let epochs = u64::from(job.student.recipe.epochs) * boards as u64;
         let terminal = std::io::stderr().is_terminal();
         let mut progress = Self { bar, epochs, terminal, said: Instant::now() };
         progress.stage("copying datasets and calibrating", 0);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use twin_core::coordinator::{Input, Task, TaskEvent};
 use twin_core::twin::DatasetCounts;
-use twin_shared::id::{BlobHash, DeviceId};
+use twin_shared::id::{BlobHash, DeviceId, RoundId};
 use twin_shared::pipe::{
     CountJob, EpochJob, InitStudentJob, Job as TrainerJob, LabelSource, LabelsJob, Outcome, TeacherJob,
 };
@@ -29,6 +29,9 @@ impl From<Probe> for Work {
     }
 }
 
+/// Said where a file is not what the trainer said that it is.
+const UNLIKE: &str = "the file on disk is not the one that the trainer named";
+
 /// The flow of the teacher's own work.
 const TEACHER_FLOW: &str = "teacher";
 
@@ -44,25 +47,38 @@ impl JobRun<'_> {
         Ok(())
     }
 
-    fn directory(&self) -> PathBuf {
-        self.host.store.job_directory(self.id)
-    }
-
-    pub(super) fn teacher_path(&self) -> PathBuf {
-        self.directory().join("teacher.safetensors")
-    }
-
     fn blob_path(&self, device: &DeviceId, blob: &BlobHash) -> Result<String, JobFailure> {
         Ok(text(&self.host.store.blobs(device)?.path(blob)))
     }
 
-    /// Where a task writes a device's student state, in the twin's own directory.
-    fn state_path(&self, device: &DeviceId) -> PathBuf {
-        self.host.store.twin_directory(device).join(format!("job{}.state", self.id))
+    /// Where a task of this run writes. A trainer that outlives a killed host, or a pause, by a step writes elsewhere.
+    fn work(&self, name: &str) -> PathBuf {
+        self.work.join(name)
     }
 
-    fn momentum_path(&self, device: &DeviceId) -> PathBuf {
-        self.host.store.twin_directory(device).join(format!("job{}.momentum", self.id))
+    fn state_path(&self, device: &DeviceId) -> PathBuf {
+        self.work(&format!("{device}.state"))
+    }
+
+    fn momentum_work(&self, device: &DeviceId) -> PathBuf {
+        self.work(&format!("{device}.momentum"))
+    }
+
+    /// The momentum after an epoch of the host's, kept until the epoch after the next.
+    fn momentum_path(&self, device: &DeviceId, round: u32) -> PathBuf {
+        self.host.store.twin_directory(device).join(format!("job{}.{round:06}.momentum", self.id))
+    }
+
+    /// Removes what a confirmed epoch no longer needs: its labels, and the momentum that it started from.
+    pub(super) fn clear(&mut self, device: &DeviceId, round: RoundId) -> Result<(), JobFailure> {
+        let blobs = self.host.store.blobs(device)?;
+        for block in self.labels.remove(device).unwrap_or_default() {
+            remove(&blobs.path(&block))?;
+        }
+        for earlier in round.0.saturating_sub(1)..round.0 {
+            remove(&self.momentum_path(device, earlier))?;
+        }
+        Ok(())
     }
 
     fn plan(&self, round: u32) -> EpochPlan {
@@ -73,7 +89,7 @@ impl JobRun<'_> {
     /// A task in the trainer's words.
     fn job_of(&self, task: &Task) -> Result<TrainerJob, JobFailure> {
         let job = self.job;
-        let teacher = text(&self.teacher_path());
+        let teacher = text(&self.host.store.teacher(self.id));
         Ok(match task {
             Task::Count { device, dataset } => {
                 TrainerJob::Count(CountJob { dataset: self.blob_path(device, dataset)? })
@@ -88,8 +104,8 @@ impl JobRun<'_> {
                     batch: job.teacher.batch,
                     augmentation: job.augmentation,
                     seed: job.seed,
-                    checkpoint: Some(text(&self.directory().join("teacher.checkpoint"))),
-                    out: teacher,
+                    checkpoint: Some(text(&self.checkpoint()?)),
+                    out: text(&self.work("teacher")),
                 })
             }
             Task::Init { device, architecture } => TrainerJob::InitStudent(InitStudentJob {
@@ -101,7 +117,7 @@ impl JobRun<'_> {
                 out: text(&self.state_path(device)),
             }),
             Task::Labels { device, round } => {
-                let out = self.host.store.twin_directory(device).join(format!("job{}.labels", self.id));
+                let out = self.work(&format!("{device}.labels"));
                 std::fs::create_dir_all(&out).map_err(|error| StoreError::Files { path: out.clone(), error })?;
                 TrainerJob::Labels(LabelsJob {
                     teacher,
@@ -114,7 +130,10 @@ impl JobRun<'_> {
                 })
             }
             Task::Epoch { device, round, architecture, base, keeps_momentum } => {
-                let momentum = text(&self.momentum_path(device));
+                let before = round.0.checked_sub(1).filter(|_| *keeps_momentum);
+                let momentum = before.map(|before| self.momentum_path(device, before));
+                // A copy of the data directory that was put back may lack it: the epoch then starts without.
+                let momentum = momentum.filter(|path| path.is_file()).map(|path| text(&path));
                 // On the host the map costs nothing, so the better label is taken.
                 let kind = match job.student.method {
                     Method::SimKd => LabelKind::Map,
@@ -124,13 +143,13 @@ impl JobRun<'_> {
                     architecture: *architecture,
                     method: job.student.method,
                     state: self.blob_path(device, base)?,
-                    momentum: (*keeps_momentum).then(|| momentum.clone()),
+                    momentum,
                     dataset: self.dataset_of(device)?,
                     plan: self.plan(round.0),
                     recipe: job.student.recipe,
                     labels: LabelSource::Teacher { weights: teacher, kind },
                     state_out: text(&self.state_path(device)),
-                    momentum_out: Some(momentum),
+                    momentum_out: Some(text(&self.momentum_work(device))),
                 })
             }
         })
@@ -151,17 +170,33 @@ impl JobRun<'_> {
             Told::Block(block) => match &task {
                 Task::Labels { device, .. } => {
                     let (blob, _) = self.host.store.blobs(device)?.adopt(Path::new(&block.path))?;
-                    TaskEvent::Block { block: block.index, blob }
+                    match blob == block.hash {
+                        true => TaskEvent::Block { block: block.index, blob },
+                        false => TaskEvent::Failed(UNLIKE.into()),
+                    }
                 }
                 Task::Count { .. } | Task::Teacher { .. } | Task::Init { .. } | Task::Epoch { .. } => {
                     TaskEvent::Failed("it made labels".into())
                 }
             },
-            Told::Done(outcome) => match (&task, outcome) {
-                (Task::Init { device, .. } | Task::Epoch { device, .. }, Outcome::Student { hash, .. })
-                    if self.adopt(device)? != hash =>
-                {
-                    TaskEvent::Failed("the state on disk is not the one that the trainer named".into())
+            Told::Done(outcome) => match (&task, outcome.clone()) {
+                (Task::Teacher { .. }, Outcome::Weights { hash, loss }) => {
+                    match self.host.store.place_teacher(self.id, &self.work("teacher"))? {
+                        found if found == hash => TaskEvent::Done(Outcome::Weights { hash, loss }),
+                        _ => TaskEvent::Failed(UNLIKE.into()),
+                    }
+                }
+                (Task::Init { device, .. }, Outcome::Student { hash, .. }) if self.adopt(device)? != hash => {
+                    TaskEvent::Failed(UNLIKE.into())
+                }
+                (Task::Epoch { device, round, .. }, Outcome::Student { hash, .. }) => {
+                    // The momentum first: an epoch that is written down has its momentum.
+                    let (from, to) = (self.momentum_work(device), self.momentum_path(device, round.0));
+                    std::fs::rename(&from, &to).map_err(|error| StoreError::Files { path: from, error })?;
+                    match self.adopt(device)? == hash {
+                        true => TaskEvent::Done(outcome),
+                        false => TaskEvent::Failed(UNLIKE.into()),
+                    }
                 }
                 (Task::Count { device, .. }, Outcome::Counts { train, held, labels }) => {
                     let counts = DatasetCounts { train, held, labels };
@@ -176,6 +211,28 @@ impl JobRun<'_> {
         Ok(Some(Input::Task(task, event)))
     }
 
+    /// The teacher's checkpoint for this run: an earlier run's, where there is one, under a new name.
+    fn checkpoint(&self) -> Result<PathBuf, JobFailure> {
+        let directory = self.host.store.job_directory(self.id);
+        let files = |error| StoreError::Files { path: directory.clone(), error };
+        let path = directory.join(format!("teacher.{:08}.{:04}.checkpoint", self.host.life, self.host.runs));
+        let mut earlier = Vec::new();
+        for entry in std::fs::read_dir(&directory).map_err(files)? {
+            let found = entry.map_err(files)?.path();
+            if found != path && found.extension().is_some_and(|ending| ending == "checkpoint") {
+                earlier.push(found);
+            }
+        }
+        earlier.sort();
+        if let Some(latest) = earlier.pop()
+            && !path.exists()
+        {
+            std::fs::rename(latest, &path).map_err(files)?;
+        }
+        earlier.iter().try_for_each(|file| remove(file))?;
+        Ok(path)
+    }
+
     fn adopt(&self, device: &DeviceId) -> Result<BlobHash, JobFailure> {
         Ok(self.host.store.blobs(device)?.adopt(&self.state_path(device))?.0)
     }
@@ -183,4 +240,14 @@ impl JobRun<'_> {
 
 fn text(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// Removes a file that may be gone already.
+fn remove(path: &Path) -> Result<(), JobFailure> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::Files { path: path.to_owned(), error }.into())
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

@@ -34,7 +34,7 @@ impl Member {
 
     /// The board's own document. Equal to the twin's, the epoch is done; of the same version and unequal, the run is
     /// broken.
-    pub(in super::super) fn on_reported(
+    pub(in crate::coordinator) fn on_reported(
         &mut self,
         spec: &JobSpec,
         device: &DeviceId,
@@ -69,7 +69,7 @@ impl Member {
     }
 
     /// Goes on from a confirmed epoch.
-    pub(in super::super) fn next_round(
+    pub(in crate::coordinator) fn next_round(
         &mut self,
         spec: &JobSpec,
         device: &DeviceId,

@@ -33,19 +33,38 @@ impl Member {
         let run = Running { student, allotment, since: now };
         match allotment.site {
             Site::Local => {
-                let predicted =
-                    Duration::from_secs_f64((allotment.predicted.total().0 * spec.deadline_factor).clamp(0.0, 1e7));
-                let deadline = now + predicted.max(SHORTEST_DEADLINE);
+                let deadline = deadline(spec, &allotment, now);
                 self.phase =
                     Phase::Local(LocalEpoch { run, deadline, blocks: Vec::new(), trained: None, arrived: None });
                 self.assign(spec, device, out);
-                out.push(Output::Run(Task::Labels { device: device.clone(), round: student.round }));
             }
             Site::Host => {
                 self.phase = Phase::Host(HostEpoch { run, trained: None });
                 self.assign(spec, device, out);
-                out.push(Output::Run(epoch_task(device, &student)));
             }
+        }
+        out.extend(self.own_work(spec, device).map(Output::Run));
+    }
+
+    /// What the host has to do for the epoch in progress, unless that is done.
+    pub(super) fn own_work(&self, spec: &JobSpec, device: &DeviceId) -> Option<Task> {
+        match &self.phase {
+            Phase::Local(epoch) => {
+                let samples = self.twin.counts().map_or(u32::MAX, |counts| counts.train);
+                let blocks = samples.div_ceil(spec.batch.max(1)).div_ceil(spec.batches_per_block.max(1));
+                let missing = epoch.trained.is_none() && epoch.blocks.len() < blocks as usize;
+                missing.then(|| Task::Labels { device: device.clone(), round: epoch.run.student.round })
+            }
+            Phase::Host(HostEpoch { run, trained: None }) => Some(epoch_task(device, &run.student)),
+            Phase::Host(HostEpoch { trained: Some(_), .. })
+            | Phase::Absent
+            | Phase::Copying
+            | Phase::Counting
+            | Phase::Ready
+            | Phase::Starting
+            | Phase::Confirming(_)
+            | Phase::Finished { .. }
+            | Phase::Left { .. } => None,
         }
     }
 
@@ -79,7 +98,7 @@ impl Member {
     }
 
     /// The board was away, rebooted perhaps: say again what is wanted of it.
-    pub(in super::super) fn resume(&self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
+    pub(in crate::coordinator) fn say_again(&self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
         self.assign(spec, device, out);
         if let Phase::Host(HostEpoch { run, trained: Some((_, state, _)) }) = &self.phase {
             out.push(Output::Send(
@@ -94,7 +113,7 @@ impl Member {
     }
 
     /// A block of labels is ready to be sent.
-    pub(in super::super) fn on_block(
+    pub(in crate::coordinator) fn on_block(
         &mut self,
         spec: &JobSpec,
         device: &DeviceId,
@@ -106,12 +125,16 @@ impl Member {
         if let Phase::Local(epoch) = &mut self.phase
             && epoch.run.student.round == round
         {
+            // Labels that are made again after a restart are those that the board may hold already.
+            if epoch.blocks.iter().any(|(known, _)| *known == index) {
+                return;
+            }
             epoch.blocks.push((index, blob));
             out.push(Output::Send(device.clone(), blob, Purpose::Labels { job: spec.job, round, index }));
         }
     }
 
-    pub(in super::super) fn on_reply(
+    pub(in crate::coordinator) fn on_reply(
         &mut self,
         spec: &JobSpec,
         device: &DeviceId,
@@ -146,7 +169,7 @@ impl Member {
     }
 
     /// A student state came from the board.
-    pub(in super::super) fn on_state(
+    pub(in crate::coordinator) fn on_state(
         &mut self,
         spec: &JobSpec,
         device: &DeviceId,
@@ -194,7 +217,7 @@ impl Member {
 
     /// The host's trainer has finished an epoch.
     #[expect(clippy::too_many_arguments, reason = "what the trainer says, and where it goes")]
-    pub(in super::super) fn on_trained_here(
+    pub(in crate::coordinator) fn on_trained_here(
         &mut self,
         spec: &JobSpec,
         device: &DeviceId,
@@ -213,7 +236,7 @@ impl Member {
     }
 
     /// The board holds the state that the host trained.
-    pub(in super::super) fn on_sent(
+    pub(in crate::coordinator) fn on_sent(
         &mut self,
         spec: &JobSpec,
         device: &DeviceId,
@@ -266,6 +289,12 @@ pub(super) fn epoch_task(device: &DeviceId, student: &StudentAt) -> Task {
         base: student.state,
         keeps_momentum: student.site == Some(Site::Host),
     }
+}
+
+/// When a board that begins now has to have its epoch done.
+pub(super) fn deadline(spec: &JobSpec, allotment: &Allotment, now: Duration) -> Duration {
+    let predicted = Duration::from_secs_f64((allotment.predicted.total().0 * spec.deadline_factor).clamp(0.0, 1e7));
+    now + predicted.max(SHORTEST_DEADLINE)
 }
 
 /// The batches of an epoch, the same for board, labels and host.

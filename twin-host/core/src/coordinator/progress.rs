@@ -1,0 +1,182 @@
+//! How far a job and its devices are, in the form that survives the host's end: what the shell writes down before it
+//! does what the coordinator wants, and what a job goes on from.
+
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use twin_shared::id::{BlobHash, DeviceId};
+use twin_shared::model::Site;
+use twin_shared::wire::{TrainedEpoch, TwinDocument};
+
+use super::StudentAt;
+use super::message::{Allotment, Measured};
+use super::phase::{Confirmation, Departure, HostEpoch, LocalEpoch, Phase, Running};
+
+/// How far a job is as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobProgress {
+    /// Datasets are copied to the twins.
+    Gathering,
+    /// The teacher is trained over these twins.
+    Teaching(Vec<(DeviceId, BlobHash)>),
+    /// The teacher has these weights; students are trained.
+    Distilling {
+        /// The teacher's weights.
+        teacher: BlobHash,
+        /// The twins that it was trained over.
+        twins: Vec<(DeviceId, BlobHash)>,
+    },
+}
+
+/// How far a device is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What it was allotted last; its student is fixed by it.
+    pub(super) allotment: Option<Allotment>,
+    /// Whether the board has failed to train this student.
+    pub(super) unfit: bool,
+    pub(super) standing: Standing,
+}
+
+impl JobProgress {
+    /// One word for people.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Gathering => "gathering",
+            Self::Teaching(_) => "teaching",
+            Self::Distilling { .. } => "distilling",
+        }
+    }
+}
+
+impl Progress {
+    /// One word for people: where the device stands.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match &self.standing {
+            Standing::Before => "waiting",
+            Standing::Local { .. } => "local",
+            Standing::Host { .. } => "host",
+            Standing::Confirming { .. } => "confirming",
+            Standing::Finished { .. } => "finished",
+            Standing::Left { .. } => "left",
+        }
+    }
+
+    /// Why the device takes no part, where it does not.
+    #[must_use]
+    pub fn left(&self) -> Option<String> {
+        match &self.standing {
+            Standing::Left { why, .. } => Some(why.to_string()),
+            Standing::Before
+            | Standing::Local { .. }
+            | Standing::Host { .. }
+            | Standing::Confirming { .. }
+            | Standing::Finished { .. } => None,
+        }
+    }
+
+    /// The student at the end, once all its epochs are done.
+    #[must_use]
+    pub const fn finished(&self) -> Option<BlobHash> {
+        match &self.standing {
+            Standing::Finished { state } => Some(*state),
+            Standing::Before
+            | Standing::Local { .. }
+            | Standing::Host { .. }
+            | Standing::Confirming { .. }
+            | Standing::Left { .. } => None,
+        }
+    }
+}
+
+/// A device's place on its way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) enum Standing {
+    /// It has no student yet.
+    Before,
+    /// An epoch on the board.
+    Local {
+        student: StudentAt,
+        allotment: Allotment,
+        blocks: Vec<(u32, BlobHash)>,
+        trained: Option<TrainedEpoch>,
+        arrived: Option<BlobHash>,
+    },
+    /// An epoch on the host; the state after it and its loss, once trained.
+    Host { student: StudentAt, allotment: Allotment, trained: Option<(BlobHash, f32)> },
+    /// An epoch that both sides should hold alike.
+    Confirming {
+        student: StudentAt,
+        allotment: Allotment,
+        site: Site,
+        document: TwinDocument,
+        loss: f32,
+        measured: Measured,
+    },
+    /// All epochs are done.
+    Finished { state: BlobHash },
+    /// It takes no part.
+    Left { why: Departure, student: Option<StudentAt> },
+}
+
+impl Standing {
+    pub(super) fn of(phase: &Phase) -> Self {
+        match phase {
+            Phase::Absent | Phase::Copying | Phase::Counting | Phase::Ready | Phase::Starting => Self::Before,
+            Phase::Local(LocalEpoch { run, blocks, trained, arrived, .. }) => Self::Local {
+                student: run.student,
+                allotment: run.allotment,
+                blocks: blocks.clone(),
+                trained: trained.map(|(_, trained)| TrainedEpoch { loss: finite(trained.loss), ..trained }),
+                arrived: arrived.map(|(_, state)| state),
+            },
+            Phase::Host(HostEpoch { run, trained }) => Self::Host {
+                student: run.student,
+                allotment: run.allotment,
+                trained: trained.map(|(_, state, loss)| (state, finite(loss))),
+            },
+            Phase::Confirming(Confirmation { run, site, document, loss, measured }) => Self::Confirming {
+                student: run.student,
+                allotment: run.allotment,
+                site: *site,
+                document: *document,
+                loss: finite(*loss),
+                measured: *measured,
+            },
+            Phase::Finished { state } => Self::Finished { state: *state },
+            Phase::Left { why, student } => Self::Left { why: why.clone(), student: *student },
+        }
+    }
+
+    /// The phase that goes on from here. What was being timed is timed from `now` on. `Before` is absent, until the
+    /// board says what it has.
+    pub(super) fn into_phase(self, now: Duration, deadline: impl FnOnce(&Allotment) -> Duration) -> Phase {
+        let running = |student, allotment| Running { student, allotment, since: now };
+        match self {
+            Self::Before => Phase::Absent,
+            Self::Local { student, allotment, blocks, trained, arrived } => Phase::Local(LocalEpoch {
+                run: running(student, allotment),
+                deadline: deadline(&allotment),
+                blocks,
+                trained: trained.map(|trained| (now, trained)),
+                arrived: arrived.map(|state| (now, state)),
+            }),
+            Self::Host { student, allotment, trained } => Phase::Host(HostEpoch {
+                run: running(student, allotment),
+                trained: trained.map(|(state, loss)| (now, state, loss)),
+            }),
+            Self::Confirming { student, allotment, site, document, loss, measured } => {
+                Phase::Confirming(Confirmation { run: running(student, allotment), site, document, loss, measured })
+            }
+            Self::Finished { state } => Phase::Finished { state },
+            Self::Left { why, student } => Phase::Left { why, student },
+        }
+    }
+}
+
+/// A board may say any loss; what is written down must be a number.
+fn finite(loss: f32) -> f32 {
+    if loss.is_finite() { loss } else { f32::MAX }
+}

@@ -1,0 +1,95 @@
+//! A serving host's life: one job after the other, and commands in between.
+
+use tokio::sync::watch;
+use twin_core::coordinator::Note;
+use twin_shared::id::JobId;
+
+use super::job::{Ending, JobFailure};
+use super::{Host, ServeError};
+use crate::config::Job;
+use crate::control::{Event, Happened};
+use crate::link::Said;
+use crate::store::{JobRecord, JobState};
+
+impl Host {
+    /// Runs the store's jobs as their turns come, and waits for more, until it is told to stop. A job that ran when
+    /// the host ended goes on; one that fails is told and does not end the host.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub async fn serve(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), ServeError> {
+        while !*stop.borrow() {
+            match self.store.next_job()? {
+                Some(record) => self.take_turn(&record, stop.clone()).await?,
+                None => self.idle(&mut stop).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a job in, unless it is the latest one and not over: a host that is started again with the same job goes on
+    /// with it.
+    ///
+    /// # Errors
+    /// When it names a device that is not enrolled, or the store refuses.
+    pub fn take_in(&self, job: &Job, text: &str) -> Result<(), JobFailure> {
+        self.require_known(job)?;
+        let latest = self.store.jobs()?.pop();
+        if latest.is_none_or(|latest| latest.spec != text || latest.state.is_over()) {
+            self.store.queue_job(text)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a command that gives the host something to do. Boards are greeted, answered and remembered.
+    async fn idle(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), ServeError> {
+        tokio::select! {
+            asked = self.control.asked.recv() => if let Some(asked) = asked {
+                self.answer(asked, None)?;
+            },
+            from = self.from_boards.recv() => if let Some(from) = from {
+                if let Said::Log(line) = &from.said {
+                    self.store.keep_log(&from.device, line)?;
+                }
+                tracing::debug!(device = %from.device, said = ?from.said, "no job");
+            },
+            _ = stop.changed() => {}
+        }
+        Ok(())
+    }
+
+    async fn take_turn(&mut self, record: &JobRecord, stop: watch::Receiver<bool>) -> Result<(), ServeError> {
+        let id = record.job;
+        let job = match Job::parse(&record.spec) {
+            Ok(job) => job,
+            Err(error) => return self.end(id, JobState::Failed, Some(&error.to_string())),
+        };
+        self.store.set_job_state(id, JobState::Running, None)?;
+        self.tell(id, Happened::Started { resumed: record.state == JobState::Running });
+        let note = &mut |note: &Note| tracing::info!(?note, "job");
+        match self.run_record(record, &job, note, stop).await {
+            Ok((Ending::Finished, _)) => self.end(id, JobState::Finished, None),
+            Ok((Ending::Paused, _)) => self.end(id, JobState::Paused, None),
+            Ok((Ending::Stopped, _)) => self.end(id, JobState::Stopped, None),
+            // The host stops; the job goes on with its next start.
+            Err(JobFailure::Stopped) => Ok(()),
+            Err(JobFailure::Store(error)) => Err(error.into()),
+            Err(failure) => {
+                tracing::error!(job = %id, %failure, "the job failed");
+                self.end(id, JobState::Failed, Some(&failure.to_string()))
+            }
+        }
+    }
+
+    pub(super) fn end(&self, job: JobId, state: JobState, why: Option<&str>) -> Result<(), ServeError> {
+        self.store.set_job_state(job, state, why)?;
+        self.tell(job, Happened::Ended { state: state.name().into(), why: why.map(str::to_owned) });
+        Ok(())
+    }
+
+    /// Tells whoever watches.
+    pub(super) fn tell(&self, job: JobId, happened: Happened) {
+        // Nobody may watch.
+        let _ = self.control.events.send(Event::now(job, happened));
+    }
+}
