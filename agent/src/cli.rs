@@ -1,5 +1,8 @@
 //! The command line.
 
+mod calibrate;
+mod connect;
+mod diag;
 mod probe;
 
 use std::io::{self, IsTerminal, Write};
@@ -11,6 +14,9 @@ use tracing_subscriber::EnvFilter;
 use twin_shared::config::ConfigError;
 
 use crate::config::{self, Config, LoadError};
+
+/// Where the packages put the configuration.
+const CONFIG: &str = "/etc/twin-agent/agent.toml";
 
 /// The resident agent of a board: reports what the board can do, and trains its student when it may.
 #[derive(Debug, Parser)]
@@ -26,6 +32,12 @@ enum Command {
     Run(RunOptions),
     /// Take one sample of the board and print it: every figure with its source, "unknown" where the board cannot tell
     Probe(probe::Options),
+    /// Time real training steps of every student that fits, and print seconds and memory
+    Calibrate(calibrate::Options),
+    /// Find out what works between this board and its host, and what does not
+    Connect(connect::Options),
+    /// Collect one archive for a bug report: logs, configuration, condition; no keys, images or weights
+    Diag(diag::Options),
     /// Work with configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -34,7 +46,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct RunOptions {
     /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "/etc/twin-agent/agent.toml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
     config: PathBuf,
 }
 
@@ -64,6 +76,9 @@ pub fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(options) => run(&options),
         Command::Probe(options) => probe::run(&options),
+        Command::Calibrate(options) => calibrate::run(&options),
+        Command::Connect(options) => connect::run(&options),
+        Command::Diag(options) => diag::run(&options),
         Command::Config(ConfigCommand::Default) => print(config::DEFAULT),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };

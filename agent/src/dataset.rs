@@ -29,16 +29,24 @@ pub enum DatasetError {
 /// # Errors
 /// When the files are broken or the disk refuses.
 pub fn load(dataset: &Dataset, blobs: &Blobs) -> Result<(DatasetOffer, BlobHash), DatasetError> {
+    let set = read(dataset)?;
+    let bytes = set.to_bytes();
+    let blob = blobs.put(&bytes)?;
+    let samples = u32::try_from(set.len()).unwrap_or(u32::MAX);
+    Ok((DatasetOffer { version: DatasetVersion(blob.0), bytes: bytes.len() as u64, samples }, blob))
+}
+
+/// Reads the dataset.
+///
+/// # Errors
+/// When the files are broken.
+pub fn read(dataset: &Dataset) -> Result<ImageSet, DatasetError> {
     let path: &Path = &dataset.path;
-    let set = match dataset.format {
+    Ok(match dataset.format {
         DatasetFormat::Twinset => ImageSet::read(path)?,
         DatasetFormat::Digits => digits::read(path)?,
         DatasetFormat::Cifar10 => cifar::read_directory(path, CifarFormat::Cifar10)?.train,
         DatasetFormat::Cifar100 => cifar::read_directory(path, CifarFormat::Cifar100)?.train,
         DatasetFormat::Folder => return Err(DatasetError::Folder),
-    };
-    let bytes = set.to_bytes();
-    let blob = blobs.put(&bytes)?;
-    let samples = u32::try_from(set.len()).unwrap_or(u32::MAX);
-    Ok((DatasetOffer { version: DatasetVersion(blob.0), bytes: bytes.len() as u64, samples }, blob))
+    })
 }

@@ -18,6 +18,16 @@ pub fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Adds to the end of a file, and flushes it. A power cut may leave any part of what was added.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn append(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut writer = File::options().append(true).open(file)?;
+    writer.write_all(bytes)?;
+    writer.sync_data()
+}
+
 /// Reads a file; `None` where there is none.
 ///
 /// # Errors

@@ -2,13 +2,17 @@
 #![forbid(unsafe_code)]
 
 pub mod backlog;
+pub mod calibration;
 pub mod cli;
 pub mod config;
+pub mod connect;
 pub mod courier;
 pub mod dataset;
+pub mod diag;
 pub mod durable;
 pub mod guard;
 pub mod identity;
+pub mod lock;
 pub mod mailbox;
 pub mod outbox;
 pub mod pace;

@@ -5,50 +5,52 @@
 //! tasks of the connection go on meanwhile.
 
 mod about;
+mod calibrator;
 mod perform;
 mod speak;
+mod telemetry;
 
-use std::fs::{self, File, TryLockError};
+use std::fs::File;
 use std::future::pending;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use rumqttc::v5::mqttbytes::v5::Publish;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::time::sleep_until;
 use twin_data::blobs::Blobs;
 use twin_shared::id::BlobHash;
+use twin_shared::pipe::Event;
 use twin_shared::wire::BoardState;
-use twin_shared::wire::telemetry::Telemetry;
 
-use crate::backlog::Backlog;
+use crate::backlog::{self, Backlog};
 use crate::config::Config;
 use crate::courier::Courier;
-use crate::guard::{Conditions, Guard, Permit};
+use crate::guard::{Guard, Permit};
 use crate::identity::{self, Births};
 use crate::mailbox::Mailbox;
 use crate::outbox::{Outbox, Parcel};
 use crate::pace::Pace;
-use crate::sampler::{EmulatedSampler, LinuxSampler, PathMeter, Root, Sampler};
+use crate::sampler::{PathMeter, Sampler};
 use crate::service::ServiceManager;
 use crate::session::{Input, Session};
 use crate::trainer::{self, TrainerProcess};
 use crate::transport::{Backoff, Connection, Dialer, News, Outgoing};
 use crate::workspace::Workspace;
-use crate::{dataset, durable, off_loop};
+use crate::{dataset, lock, off_loop};
+use calibrator::{Calibrator, Progress};
 
 const PING_EVERY: Duration = Duration::from_secs(10);
 
 /// A broker that takes the connection and not the subscription is given up after so long.
 const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(45);
 
+/// Saving an epoch waits for the step in progress. The service manager gives the agent 90 s to end.
+const SAVED_WITHIN: Duration = Duration::from_secs(60);
+
 /// A goodbye that does not get through is as good as a last will.
 const FAREWELL: Duration = Duration::from_secs(2);
-
-/// A clock before 2025 was never set.
-const CLOCK_IS_SET: Duration = Duration::from_secs(1_735_689_600);
 
 /// Runs the agent until it is told to end.
 ///
@@ -73,6 +75,7 @@ enum Line {
 enum Happening {
     Line(News),
     Trainer(trainer::News),
+    Calibration(Progress),
     Room(OwnedPermit<Outgoing>),
     Time,
     End,
@@ -95,18 +98,23 @@ struct Agent {
     /// Messages that were handled and are not acknowledged yet.
     handled: Vec<Publish>,
     trainer: Option<TrainerProcess>,
+    calibrator: Calibrator,
     sampler: Option<Box<dyn Sampler + Send>>,
     guard: Guard,
     permit: Option<Permit>,
     path: PathMeter,
     ping: Option<(u64, Instant)>,
     backlog: Backlog,
+    /// Samples of the backlog that are on their way to the host, and the blob that they are.
+    flying: Option<(BlobHash, backlog::Outgoing)>,
+    /// When the host may be offered samples of the backlog again.
+    next_batch: Instant,
     service: ServiceManager,
     next_sample: Instant,
     next_ping: Instant,
     next_sign: Option<Instant>,
     told_service: &'static str,
-    /// Held as long as the agent lives: two agents on the same data would undo each other.
+    /// Held as long as the agent lives.
     _lock: File,
 }
 
@@ -116,8 +124,7 @@ impl Agent {
         // The trainer reads the same paths from a folder of its own.
         config.data_dir = std::path::absolute(&config.data_dir)?;
         let folder = config.data_dir.clone();
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let lock = lock(&folder)?;
+        let lock = lock::take(&folder)?;
         let key = identity::read_key(&config.credentials.sealing_key)
             .context("this board has no key: copy the folder that `twin-host enroll` wrote for it")?;
         let births = Births::open(folder.join("births"))?;
@@ -134,9 +141,8 @@ impl Agent {
         let mut memory = perform::recall(&folder)?;
         // A state that is gone, with its disk perhaps, was not trained.
         memory.trained = memory.trained.filter(|trained| blobs.contains(&trained.epoch.state));
-        let stored = durable::read(&backlog_file(&folder))?.unwrap_or_default();
-        let backlog = Backlog::restore(config.telemetry.backlog_bytes, &stored);
-        let mut sampler = sampler(&config);
+        let backlog = telemetry::waiting(&config)?;
+        let mut sampler = telemetry::sampler(&config);
         let first = sampler.sample(Instant::now());
         let about = about::of(&config, &first, dataset);
         let (device, started) = (config.device.clone(), Instant::now());
@@ -157,12 +163,15 @@ impl Agent {
             pace: Pace::new(config.emulate.map(|board| board.uplink)),
             handled: Vec::new(),
             trainer: None,
+            calibrator: Calibrator::new(&config),
             sampler: Some(sampler),
             guard: Guard::new(config.guard.clone()),
             permit: None,
             path: PathMeter::default(),
             ping: None,
             backlog,
+            flying: None,
+            next_batch: started,
             next_sample: started,
             next_ping: started,
             next_sign: service.sign_of_life_every().map(|_| started),
@@ -176,16 +185,19 @@ impl Agent {
 
     async fn turn(mut self, mut signals: [Signal; 2]) -> anyhow::Result<()> {
         self.service.ready();
+        self.tell(Input::Begun).await;
         loop {
             match self.wait(&mut signals).await {
                 Happening::Line(news) => self.on_line(news).await,
                 Happening::Trainer(news) => self.on_trainer(news).await,
+                Happening::Calibration(progress) => self.on_calibration(progress).await,
                 Happening::Room(permit) => self.speak(permit),
                 Happening::Time => {}
                 Happening::End => break,
             }
             self.keep_time().await?;
         }
+        self.save_epoch().await;
         self.end().await;
         Ok(())
     }
@@ -198,6 +210,7 @@ impl Agent {
             Line::Dialling { connection, .. } | Line::Up { connection, .. } => Some(connection),
         };
         let trainer = self.trainer.as_mut();
+        let calibrator = &mut self.calibrator;
         let [terminate, interrupt] = signals;
         tokio::select! {
             _ = terminate.recv() => Happening::End,
@@ -208,6 +221,7 @@ impl Agent {
             news = async { match trainer { Some(trainer) => trainer.next().await, None => pending().await } } => {
                 Happening::Trainer(news)
             }
+            progress = calibrator.next() => Happening::Calibration(progress),
             permit = async { match room { Some(room) => room.reserve_owned().await, None => pending().await } } => {
                 // A connection that has ended says so itself.
                 permit.map_or(Happening::Time, Happening::Room)
@@ -308,61 +322,39 @@ impl Agent {
 
     async fn on_trainer(&mut self, news: trainer::News) {
         match news {
-            trainer::News::Event(event) => self.tell(Input::Trainer(event)).await,
-            trainer::News::Ended(why) => {
+            trainer::News::Event(event) => {
+                if let Event::Ready { libtorch, .. } = &event {
+                    self.calibrator.on_libtorch(libtorch);
+                }
+                self.tell(Input::Trainer(event)).await;
+            }
+            trainer::News::Ended(death) => {
                 self.trainer = None;
-                self.tell(Input::TrainerDied(why)).await;
+                self.tell(Input::TrainerDied(death)).await;
             }
         }
     }
 
-    /// One sample: for the host, the guard and the trainer's limit.
-    async fn sample(&mut self, now: Instant) {
-        let Some(mut sampler) = self.sampler.take() else { return };
-        let (sampler, mut sample) = off_loop(move || {
-            let sample = sampler.sample(now);
-            (sampler, sample)
-        })
-        .await;
-        self.sampler = Some(sampler);
-        sample.path = self.path.reading(now);
-        sample.activity = self.session.activity();
-        let permit = self.guard.assess(now, &self.conditions(&sample));
-        if self.permit != Some(permit) {
-            if let Permit::Wait(cause) = permit {
-                tracing::info!(%cause, "training waits");
-            }
-            self.permit = Some(permit);
-            self.tell(Input::Permit(permit)).await;
+    async fn on_calibration(&mut self, progress: Progress) {
+        match self.calibrator.on_progress(progress) {
+            Some(Ok(known)) => self.tell(Input::Calibrated(known)).await,
+            Some(Err(why)) => self.tell(Input::CalibrationFailed(why)).await,
+            None => {}
         }
-        if let (Some(limit), Some(trainer)) = (self.config.trainer.memory_limit, &self.trainer)
-            && let Some(resident) = trainer.resident().filter(|resident| *resident > limit)
+    }
+
+    /// Has the trainer write down how far the epoch in progress is, as long as the service manager has patience.
+    async fn save_epoch(&mut self) {
+        let until = tokio::time::Instant::now() + SAVED_WITHIN;
+        self.tell(Input::Ending).await;
+        while self.session.is_saving()
+            && let Some(trainer) = &mut self.trainer
         {
-            let why = format!("it held {} MiB of memory, {} are allowed", resident >> 20, limit >> 20);
-            self.on_trainer(trainer::News::Ended(why)).await;
-        }
-        if self.session.is_served() {
-            self.outbox.push(Parcel::Telemetry(Box::new(sample)));
-        } else {
-            let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.backlog.push(elapsed, &sample);
-        }
-        if let Some(bytes) = self.backlog.flush(now) {
-            let file = backlog_file(&self.config.data_dir);
-            if let Err(error) = off_loop(move || durable::replace(&file, &bytes)).await {
-                tracing::warn!(%error, "telemetry that waits cannot be stored");
-            }
-        }
-    }
-
-    fn conditions(&self, sample: &Telemetry) -> Conditions {
-        let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok();
-        Conditions {
-            temperature: sample.health.temperature.value().map(|celsius| celsius.degrees()),
-            under_voltage: sample.health.under_voltage.value().copied(),
-            inhibited: self.config.inhibit_file.as_deref().is_some_and(Path::exists),
-            paused: false,
-            unix_seconds: clock.filter(|now| *now >= CLOCK_IS_SET).map(|now| now.as_secs()),
+            let Ok(news) = tokio::time::timeout_at(until, trainer.next()).await else {
+                tracing::warn!("the trainer's step takes too long: this epoch begins anew");
+                return;
+            };
+            self.on_trainer(news).await;
         }
     }
 
@@ -395,28 +387,5 @@ impl Agent {
         if farewell.is_err() {
             tracing::debug!("the goodbye did not get through");
         }
-    }
-}
-
-fn lock(folder: &Path) -> anyhow::Result<File> {
-    let path = folder.join("lock");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!("another agent runs on {}", folder.display()),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
-    }
-}
-
-fn backlog_file(folder: &Path) -> PathBuf {
-    folder.join("backlog")
-}
-
-fn sampler(config: &Config) -> Box<dyn Sampler + Send> {
-    let root = Root::Live { data_dir: config.data_dir.clone() };
-    let machine = LinuxSampler::new(root, config.telemetry.interface.clone());
-    match config.emulate {
-        Some(board) => Box::new(EmulatedSampler::new(machine, board)),
-        None => Box::new(machine),
     }
 }

@@ -3,6 +3,7 @@
 //! PURE: [`Session::handle`] takes the clock and an [`Input`], and returns [`Output`]s to be done in order. Two things
 //! run side by side, because training goes on while nobody can be reached: the link, and the work.
 
+mod calibrating;
 mod message;
 mod orders;
 mod training;
@@ -20,6 +21,7 @@ use twin_shared::wire::{
 };
 
 use crate::guard::Permit;
+use calibrating::Calibrating;
 pub use message::{About, Input, Memory, Message, Output, TrainedHere};
 use work::{Epoch, Stage, Work};
 
@@ -29,6 +31,9 @@ const MAX_LABELS: u64 = 16 << 20;
 
 /// Commands whose answers are remembered, in case they come again.
 const ANSWERS: usize = 32;
+
+/// The command of a reply that no command of this life asked for.
+const UNASKED: u64 = 0;
 
 /// How the host is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +69,7 @@ pub struct Session {
     answers: VecDeque<(u64, Status)>,
     /// The command that asked for the dataset.
     dataset_command: Option<u64>,
+    calibrating: Calibrating,
     next_ticket: u32,
     last_progress: Duration,
 }
@@ -83,6 +89,7 @@ impl Session {
             wanted: None,
             answers: VecDeque::new(),
             dataset_command: None,
+            calibrating: Calibrating::Unasked,
             next_ticket: 0,
             last_progress: Duration::ZERO,
         }
@@ -118,7 +125,7 @@ impl Session {
     /// [`Refusal::Unexpected`].
     pub fn limit(&self, manifest: &Manifest) -> Result<u64, Refusal> {
         let limit = match manifest.purpose {
-            Purpose::Dataset(_) => None,
+            Purpose::Dataset(_) | Purpose::Telemetry | Purpose::Probe(_) => None,
             Purpose::Base { job, round } => self
                 .work
                 .local()
@@ -151,7 +158,7 @@ impl Session {
                     (Permit::Train { .. }, Stage::Preparing { .. }) => {
                         Activity::Training { round, done: Fraction::of(0.0) }
                     }
-                    (Permit::Train { .. }, Stage::Stepping(stepping)) => {
+                    (Permit::Train { .. }, Stage::Stepping(stepping) | Stage::Saving(stepping)) => {
                         let done = f64::from(stepping.done) / f64::from(stepping.steps.max(1));
                         Activity::Training { round, done: Fraction::of(done) }
                     }
@@ -163,6 +170,7 @@ impl Session {
 
     fn take(&mut self, now: Duration, input: Input, out: &mut Vec<Output>) {
         match input {
+            Input::Begun => self.on_begun(out),
             Input::Connected { sequence } => {
                 self.link = Link::Alone { sequence };
                 self.publish_birth(out);
@@ -184,6 +192,7 @@ impl Session {
                     receiving.has_base |= held;
                 }
             }
+            Input::LabelsAtHand { job, round, blocks } => self.on_labels_at_hand(job, round, blocks),
             Input::Hashed { document, found } => self.on_hashed(&document, found, out),
             Input::Kept { ticket, state } => self.on_kept(now, ticket, state, out),
             Input::StorageFailed(message) => {
@@ -196,7 +205,11 @@ impl Session {
                 self.process = Process::Absent;
                 self.fail(now, FailureCode::NoTrainer, &message, out);
             }
-            Input::TrainerDied(message) => self.on_trainer_died(&message, out),
+            Input::TrainerDied(death) => self.on_trainer_died(&death, out),
+            Input::Recalled(known) => self.on_recalled(known, out),
+            Input::Calibrated(known) => self.on_calibrated(known, out),
+            Input::CalibrationFailed(message) => self.on_calibration_failed(&message, out),
+            Input::Ending => self.on_ending(out),
             Input::Tick => {}
         }
     }
@@ -304,7 +317,7 @@ impl Session {
                     self.reply(command, Status::Done, out);
                 }
             }
-            Purpose::Dataset(_) => {}
+            Purpose::Dataset(_) | Purpose::Telemetry | Purpose::Probe(_) => {}
         }
         if let Some(document) = self.wanted.filter(|document| document.state == blob) {
             out.push(Output::Rehash(document));
@@ -325,7 +338,7 @@ impl Session {
                     self.work = Work::Idle;
                 }
             }
-            Purpose::Base { .. } | Purpose::Labels { .. } => {}
+            Purpose::Base { .. } | Purpose::Labels { .. } | Purpose::Telemetry | Purpose::Probe(_) => {}
         }
     }
 
@@ -344,7 +357,7 @@ impl Session {
                     self.work = Work::Idle;
                 }
             }
-            Purpose::Base { .. } | Purpose::Labels { .. } => {}
+            Purpose::Base { .. } | Purpose::Labels { .. } | Purpose::Telemetry | Purpose::Probe(_) => {}
         }
     }
 
@@ -360,6 +373,7 @@ impl Session {
     fn fail(&mut self, now: Duration, code: FailureCode, message: &str, out: &mut Vec<Output>) {
         if let Some(&Epoch { command, .. }) = self.work.epoch() {
             self.drop_work(now, out);
+            self.remember_assigned(None, out);
             self.reply(command, failed(code, message), out);
         }
     }

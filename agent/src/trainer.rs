@@ -1,20 +1,23 @@
 //! The trainer's process: started when there is something to train, spoken to over its pipes, watched, and gone with
 //! whoever started it.
 
+mod death;
+
 use std::io;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use std::os::unix::process::ExitStatusExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use twin_shared::pipe::{Event, MAX_FRAME, PIPE_VERSION, PipeError, Request, decode_body, encode_frame};
+use twin_shared::pipe::{Event, PIPE_VERSION, PipeError, Request, encode_frame, receive_frame};
 
 use crate::config::Trainer;
+use death::OomKills;
+pub use death::{Death, is_want_of_memory};
 
 /// A trainer that was asked to end has so long for it.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -41,7 +44,7 @@ pub enum News {
     /// An event.
     Event(Event),
     /// It has ended; why.
-    Ended(String),
+    Ended(Death),
 }
 
 /// Why a trainer does not start.
@@ -71,7 +74,9 @@ impl TrainerProcess {
         if let Some(threads) = config.threads {
             command.arg("--threads").arg(threads.to_string());
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        // In a group of its own: who interrupts the agent at a terminal leaves it to the agent to end its trainer.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let kills_before = OomKills::read();
         let mut child = command.spawn().map_err(failed)?;
         let id = child.id();
         if let Some(id) = id
@@ -86,7 +91,7 @@ impl TrainerProcess {
         let (requests, queue) = mpsc::unbounded_channel();
         let (news_in, news) = mpsc::channel(QUEUE);
         let writer = tokio::spawn(write(stdin, queue)).abort_handle();
-        let reader = tokio::spawn(read(child, stdout, news_in)).abort_handle();
+        let reader = tokio::spawn(read(child, stdout, news_in, kills_before)).abort_handle();
         Ok(Self { id, requests, news, tasks: [writer, reader] })
     }
 
@@ -99,7 +104,7 @@ impl TrainerProcess {
 
     /// What it says next.
     pub async fn next(&mut self) -> News {
-        self.news.recv().await.unwrap_or_else(|| News::Ended("its pipe is closed".to_owned()))
+        self.news.recv().await.unwrap_or_else(|| News::Ended(Death::Pipe("its pipe is closed".to_owned())))
     }
 
     /// Memory that it holds, bytes, where the kernel says.
@@ -140,9 +145,9 @@ async fn write(mut pipe: ChildStdin, mut queue: mpsc::UnboundedReceiver<Request>
 }
 
 /// Passes on what the trainer says, to its end.
-async fn read(mut child: Child, mut pipe: ChildStdout, news: mpsc::Sender<News>) {
-    let why = loop {
-        match next_event(&mut pipe).await {
+async fn read(mut child: Child, mut pipe: ChildStdout, news: mpsc::Sender<News>, kills_before: OomKills) {
+    let nonsense = loop {
+        match receive_frame(&mut pipe).await {
             Ok(Event::Ready { version, .. }) if version != PIPE_VERSION => {
                 break Some(format!("it speaks version {version} of the pipe, not {PIPE_VERSION}"));
             }
@@ -155,45 +160,21 @@ async fn read(mut child: Child, mut pipe: ChildStdout, news: mpsc::Sender<News>)
                 }
             }
             Err(PipeError::Closed) => break None,
+            // In the middle of a frame: it was cut off, and its end says by what.
+            Err(PipeError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => break None,
             Err(error) => break Some(error.to_string()),
         }
     };
-    if why.is_some()
+    if nonsense.is_some()
         && let Err(error) = child.start_kill()
     {
         tracing::debug!(%error, "the trainer has ended already");
     }
-    let end = match child.wait().await {
-        Ok(status) => describe(status),
-        Err(error) => error.to_string(),
+    let death = match (nonsense, child.wait().await) {
+        (Some(nonsense), _) => Death::Pipe(nonsense),
+        (None, Ok(status)) => Death::of(status, kills_before, OomKills::read()),
+        (None, Err(error)) => Death::Pipe(error.to_string()),
     };
-    let message = why.map_or_else(|| end.clone(), |why| format!("{why}; {end}"));
     // Nobody may want to know any more.
-    let _ = news.send(News::Ended(message)).await;
-}
-
-async fn next_event(pipe: &mut ChildStdout) -> Result<Event, PipeError> {
-    let mut prefix = [0; 4];
-    match pipe.read_exact(&mut prefix).await {
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(PipeError::Closed),
-        Err(error) => return Err(error.into()),
-    }
-    let length = u32::from_le_bytes(prefix) as usize;
-    if length > MAX_FRAME {
-        return Err(PipeError::TooLong(length));
-    }
-    let mut body = vec![0; length];
-    pipe.read_exact(&mut body).await?;
-    decode_body(&body)
-}
-
-/// How a process ended, and what that often means.
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exit status {code}"),
-        (None, Some(9)) => "killed by signal 9: by the kernel, if memory ran out".to_owned(),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => status.to_string(),
-    }
+    let _ = news.send(News::Ended(death)).await;
 }

@@ -8,6 +8,7 @@
 
 mod backoff;
 mod tls;
+mod trespass;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use twin_shared::wire::{Channel, MAX_CHUNK, Topic};
 use crate::config::{Broker, Credentials, Security};
 pub use backoff::Backoff;
 pub use tls::TlsError;
+pub use trespass::{Trespass, TrespassAnswer};
 
 /// Chunks, their envelope and the packet around them.
 const MAX_PACKET: u32 = (MAX_CHUNK as u32) + 1024;

@@ -26,16 +26,18 @@ impl Workspace {
         Ok(Self { folder })
     }
 
-    /// Makes room for an epoch, and removes what other epochs left but the momentum of the one before.
+    /// Makes room for an epoch, and removes what other epochs left but the momentum of the one before. What there is of
+    /// this epoch stays.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn prepare(&self, job: JobId, round: RoundId) -> io::Result<()> {
         let labels = self.labels(job, round);
+        let own = [labels.clone(), self.checkpoint(job, round)];
         let before = round.0.checked_sub(1).map(|before| self.momentum(job, RoundId(before)));
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            if path == labels || Some(&path) == before.as_ref() {
+            if own.contains(&path) || Some(&path) == before.as_ref() {
                 continue;
             }
             if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
@@ -66,6 +68,26 @@ impl Workspace {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         }
+    }
+
+    /// The blocks of labels that lie where the trainer looks for them, and the blobs that they are by what is on disk.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn labels_at_hand(&self, job: JobId, round: RoundId) -> io::Result<Vec<(u32, BlobHash)>> {
+        let folder = match fs::read_dir(self.labels(job, round)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut found = Vec::new();
+        for entry in folder {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if let Some(index) = name.strip_suffix(".labels").and_then(|index| index.parse().ok()) {
+                found.push((index, BlobHash::of(&fs::read(&path)?)));
+            }
+        }
+        Ok(found)
     }
 
     /// Where the trainer puts an epoch's state.
@@ -106,11 +128,16 @@ impl Workspace {
             labels,
             state_out: text(&self.state(job, round))?,
             momentum_out: Some(text(&self.momentum(job, round))?),
+            checkpoint: Some(text(&self.checkpoint(job, round))?),
         })
     }
 
     fn labels(&self, job: JobId, round: RoundId) -> PathBuf {
         self.folder.join(format!("labels-{job}-{round}"))
+    }
+
+    fn checkpoint(&self, job: JobId, round: RoundId) -> PathBuf {
+        self.folder.join(format!("checkpoint-{job}-{round}.safetensors"))
     }
 
     fn momentum(&self, job: JobId, round: RoundId) -> PathBuf {
@@ -146,11 +173,16 @@ mod tests {
             }
             fs::write(workspace.momentum(job, round), b"momentum").expect("written");
             fs::write(workspace.state(job, round), b"state").expect("written");
+            fs::write(workspace.checkpoint(job, round), b"checkpoint").expect("written");
         }
         workspace.prepare(job, RoundId(2)).expect("prepared");
         assert!(workspace.labels(job, rounds[2]).join("00007.labels").is_file());
         assert_eq!(fs::read_dir(workspace.labels(job, rounds[2])).expect("there").count(), 1);
         assert!(workspace.momentum(job, rounds[1]).is_file());
-        assert_eq!(fs::read_dir(folder.path().join("work")).expect("there").count(), 2);
+        assert!(workspace.checkpoint(job, rounds[2]).is_file());
+        assert_eq!(fs::read_dir(folder.path().join("work")).expect("there").count(), 3);
+        let blob = BlobHash::of(b"labels");
+        assert_eq!(workspace.labels_at_hand(job, rounds[2]).expect("readable"), [(7, blob)]);
+        assert_eq!(workspace.labels_at_hand(job, RoundId(9)).expect("none"), []);
     }
 }

@@ -59,6 +59,12 @@ pub enum Request {
     },
     /// End the process after the step in progress.
     Shutdown,
+    /// Write the job's checkpoint now, between two steps; answered by [`Event::Saved`] or [`Event::Failed`]. A job
+    /// that keeps none has nothing to write.
+    Save {
+        /// The job.
+        ticket: Ticket,
+    },
 }
 
 /// From the trainer to the resident program.
@@ -79,7 +85,7 @@ pub enum Event {
     Accepted {
         /// The job.
         ticket: Ticket,
-        /// Steps until it is done.
+        /// Steps until it is done, from its beginning or from its checkpoint.
         steps: u32,
     },
     /// A granted step is done.
@@ -113,6 +119,11 @@ pub enum Event {
         ticket: Ticket,
         /// One line: what is wrong, with names and values.
         message: String,
+    },
+    /// The job's checkpoint is on disk for good: submitted again, it goes on from here.
+    Saved {
+        /// The job.
+        ticket: Ticket,
     },
 }
 
@@ -186,20 +197,42 @@ pub fn read_frame<R: Read, T: DeserializeOwned>(pipe: &mut R) -> Result<T, PipeE
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(PipeError::Closed),
         Err(error) => return Err(error.into()),
     }
-    let length = u32::from_le_bytes(prefix) as usize;
-    if length > MAX_FRAME {
-        return Err(PipeError::TooLong(length));
-    }
-    let mut body = vec![0; length];
+    let mut body = room_for_body(prefix)?;
     pipe.read_exact(&mut body)?;
     decode_body(&body)
 }
 
-/// A frame's body, without its length, as a message.
+/// Reads one frame; waits until it is whole. Cancelled before its end it loses what it has read, so whoever waits for
+/// several things at once gives it a task of its own.
 ///
 /// # Errors
-/// When the bytes are no such message, or more than one.
-pub fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, PipeError> {
+/// As [`read_frame`].
+#[cfg(feature = "tokio")]
+pub async fn receive_frame<R, T>(pipe: &mut R) -> Result<T, PipeError>
+where
+    R: tokio::io::AsyncRead + Unpin,
+    T: DeserializeOwned,
+{
+    use tokio::io::AsyncReadExt;
+    let mut prefix = [0; 4];
+    match pipe.read_exact(&mut prefix).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(PipeError::Closed),
+        Err(error) => return Err(error.into()),
+    }
+    let mut body = room_for_body(prefix)?;
+    pipe.read_exact(&mut body).await?;
+    decode_body(&body)
+}
+
+/// Memory for a body of the length that its prefix states, unless that is beyond [`MAX_FRAME`].
+fn room_for_body(prefix: [u8; 4]) -> Result<Vec<u8>, PipeError> {
+    let length = u32::from_le_bytes(prefix) as usize;
+    if length > MAX_FRAME { Err(PipeError::TooLong(length)) } else { Ok(vec![0; length]) }
+}
+
+/// A frame's body, without its length, as a message.
+fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, PipeError> {
     let (message, rest) = postcard::take_from_bytes(body).map_err(PipeError::Malformed)?;
     if rest.is_empty() { Ok(message) } else { Err(PipeError::Malformed(postcard::Error::DeserializeBadEncoding)) }
 }

@@ -167,6 +167,23 @@ impl Fleet {
         Running::start(&self.programs.join("twin-host"), &arguments, Path::new(&self.path("host.log")))
     }
 
+    /// Runs twin-agent with a board's configuration to its end: its exit status, and what it put out.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn ask_agent(&self, board: &str, arguments: &[&str]) -> (Option<i32>, String) {
+        let config = PathBuf::from(self.path(board)).join("played.toml");
+        let done = Command::new(self.programs.join("twin-agent"))
+            .args(arguments)
+            .arg("--config")
+            .arg(config)
+            .output()
+            .expect("twin-agent starts");
+        let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        (done.status.code(), said)
+    }
+
     /// Starts a board's agent.
     #[must_use]
     pub fn agent(&self, board: &str) -> Running {

@@ -28,6 +28,10 @@ use crate::broker::{Broker, Inbound, Outbound};
 const MAX_DATASET: u64 = 8 << 30;
 const MAX_STATE: u64 = 512 << 20;
 
+/// Largest batch of kept samples, and of random bytes that measure the way, bytes.
+const MAX_SAMPLES: u64 = 1 << 20;
+const MAX_PROBE: u64 = 4 << 20;
+
 /// What the coordinator wants of a board.
 #[derive(Debug)]
 pub(crate) enum LinkOrder {
@@ -103,6 +107,8 @@ pub(crate) struct Link {
     birth: u64,
     commands: u64,
     expected: BTreeSet<Purpose>,
+    /// The random bytes that the board has sent last to measure the way, until it has them back.
+    probe: Option<BlobHash>,
     counts: LinkCounts,
     buffer: Vec<u8>,
 }
@@ -119,6 +125,7 @@ impl Link {
             birth: 0,
             commands: 0,
             expected: BTreeSet::new(),
+            probe: None,
             counts: LinkCounts::default(),
             buffer: vec![0; MAX_CHUNK + 512],
             parts,
@@ -223,7 +230,7 @@ impl Link {
                 Err(error) => tracing::error!(device = %self.parts.device, %error, "a blob to be sent is missing"),
             },
             LinkOrder::Forget(until) => self.exchange.cancel(|manifest| match manifest.purpose {
-                Purpose::Dataset(_) => false,
+                Purpose::Dataset(_) | Purpose::Telemetry | Purpose::Probe(_) => false,
                 Purpose::Student { round, .. } | Purpose::Base { round, .. } | Purpose::Labels { round, .. } => {
                     round <= until
                 }
@@ -286,6 +293,7 @@ impl Link {
                 }
                 self.birth = birth.sequence;
                 self.opener.adopt(boot);
+                self.forget_probe();
                 self.exchange.reconnect();
                 BoardInput::Online(birth)
             }
@@ -334,6 +342,10 @@ impl Link {
                 let ack = codec::decode::<BlobAck>(opened.body)?;
                 let now = self.now();
                 match self.exchange.on_ack(&ack, now) {
+                    Some(
+                        Output::Sent(Manifest { purpose: Purpose::Probe(_), .. })
+                        | Output::Refused(Manifest { purpose: Purpose::Probe(_), .. }, _),
+                    ) => self.forget_probe(),
                     Some(Output::Sent(manifest)) => {
                         self.tell(BoardInput::Sent { purpose: manifest.purpose }).await;
                     }
@@ -365,6 +377,8 @@ impl Link {
     async fn on_manifest(&mut self, manifest: Manifest) {
         let on_disk = self.parts.blobs.on_disk(&manifest);
         let limit = match manifest.purpose {
+            Purpose::Telemetry => Ok(MAX_SAMPLES),
+            Purpose::Probe(_) => Ok(MAX_PROBE),
             _ if !self.expected.contains(&manifest.purpose) => Err(Refusal::Unexpected),
             Purpose::Dataset(_) => Ok(MAX_DATASET),
             Purpose::Student { .. } => Ok(MAX_STATE),
@@ -421,7 +435,29 @@ impl Link {
     }
 
     async fn arrived(&mut self, manifest: Manifest) {
+        if let Purpose::Probe(_) = manifest.purpose {
+            self.send_probe_back(manifest);
+            return;
+        }
         self.tell(BoardInput::Received { purpose: manifest.purpose, blob: manifest.blob }).await;
+    }
+
+    /// The board times both ways with the same bytes.
+    fn send_probe_back(&mut self, manifest: Manifest) {
+        if self.probe == Some(manifest.blob) {
+            return;
+        }
+        self.forget_probe();
+        self.probe = Some(manifest.blob);
+        self.exchange.send(Manifest { chunk: chunk_for(whole(self.rate.0)), ..manifest });
+    }
+
+    fn forget_probe(&mut self) {
+        let Some(blob) = self.probe.take() else { return };
+        self.exchange.cancel(|manifest| manifest.blob == blob);
+        if let Err(error) = self.parts.blobs.remove(&blob) {
+            tracing::warn!(device = %self.parts.device, %error, "bytes that measured the way stay on disk");
+        }
     }
 
     async fn tell(&self, input: BoardInput) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use twin_shared::id::BlobHash;
 use twin_shared::pipe::{Job, Request, Ticket};
 use twin_shared::units::BitsPerSecond;
 use twin_shared::wire::{Assignment, LogLevel, LogLine, Purpose, codec};
@@ -15,8 +16,9 @@ use crate::session::{Input, Memory, Message, Output};
 use crate::trainer::TrainerProcess;
 use crate::{durable, off_loop};
 
-/// Version of the memory's file.
-const MEMORY_VERSION: u8 = 1;
+/// Version of the memory's file. Version 1 ended before the assigned epoch.
+const MEMORY_VERSION: u8 = 2;
+const WITHOUT_ASSIGNED: u8 = 1;
 
 /// Partial files that nothing was written to for so long are given up.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -27,6 +29,10 @@ pub(super) fn recall(folder: &Path) -> anyhow::Result<Memory> {
     let bytes = durable::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let memory = bytes.as_deref().map(|bytes| match bytes.split_first() {
         Some((&MEMORY_VERSION, rest)) => codec::decode::<Memory>(rest).ok(),
+        Some((&WITHOUT_ASSIGNED, rest)) => {
+            let none = [0];
+            codec::decode::<Memory>(&[rest, &none].concat()).ok()
+        }
         Some(_) | None => None,
     });
     Ok(match memory {
@@ -91,7 +97,7 @@ impl Agent {
                 }
             }
             Output::Abandon { but } => self.courier.cancel(|manifest| match manifest.purpose {
-                Purpose::Dataset(_) => false,
+                Purpose::Dataset(_) | Purpose::Telemetry | Purpose::Probe(_) => false,
                 Purpose::Student { job, round } | Purpose::Base { job, round } | Purpose::Labels { job, round, .. } => {
                     but != Some((job, round))
                 }
@@ -120,9 +126,23 @@ impl Agent {
                 let placed = self.workspace.place_labels(&file, job, round, index);
                 return placed.err().map(|error| Input::StorageFailed(format!("labels {index}: {error}")));
             }
+            Output::RecallLabels { job, round } => {
+                let workspace = self.workspace.clone();
+                return Some(match off_loop(move || workspace.labels_at_hand(job, round)).await {
+                    Ok(blocks) => Input::LabelsAtHand { job, round, blocks },
+                    Err(error) => Input::StorageFailed(format!("labels: {error}")),
+                });
+            }
             Output::Submit { ticket, assignment, momentum } => return self.submit(ticket, &assignment, momentum),
             Output::Grant(ticket) => self.ask_trainer(Request::Grant { ticket, steps: 1 }),
             Output::Cancel(ticket) => self.ask_trainer(Request::Cancel { ticket }),
+            Output::Save(ticket) => self.ask_trainer(Request::Save { ticket }),
+            Output::RecallCalibration(batch) => return Some(Input::Recalled(self.calibrator.recall(batch))),
+            Output::Calibrate(batch) => self.calibrator.begin(batch),
+            Output::StopCalibration => self.calibrator.stop(),
+            Output::Unfit { architecture, batch, why } => {
+                return self.calibrator.mark(architecture, batch, why).map(Input::Calibrated);
+            }
             Output::Keep { ticket, job, round } => {
                 let (blobs, file) = (self.courier.blobs().clone(), self.workspace.state(job, round));
                 let state = off_loop(move || blobs.adopt(&file)).await;
@@ -138,7 +158,9 @@ impl Agent {
             Output::Pace(bits_per_second) => self.pace.allot(bits_per_second, self.started.elapsed()),
             Output::Collect(needed) => {
                 let blobs = self.courier.blobs().clone();
-                match off_loop(move || blobs.retain(|blob| needed.contains(blob), PATIENCE)).await {
+                let flying = self.flying.as_ref().map(|(blob, _)| *blob);
+                let keep = move |blob: &BlobHash| needed.contains(blob) || Some(*blob) == flying;
+                match off_loop(move || blobs.retain(keep, PATIENCE)).await {
                     Ok(removed) => tracing::debug!(removed, "blobs that are no longer needed went"),
                     Err(error) => tracing::warn!(%error, "blobs that are no longer needed stay"),
                 }
@@ -193,5 +215,24 @@ impl Agent {
             tracing::info!("{status}");
             self.service.status(status);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_agent_remembered_is_remembered() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert_eq!(recall(folder.path()).expect("nothing there"), Memory::default());
+        let memory = Memory { host_epoch: 300, ..Memory::default() };
+        remember(folder.path(), &memory).expect("written");
+        assert_eq!(recall(folder.path()).expect("readable"), memory);
+        // Version 1: life 300 of the host, nothing trained, nothing reported, nothing confirmed.
+        std::fs::write(memory_file(folder.path()), [1, 0xac, 0x02, 0, 0, 0]).expect("written");
+        assert_eq!(recall(folder.path()).expect("readable"), memory);
+        std::fs::write(memory_file(folder.path()), [9, 0xac]).expect("written");
+        assert_eq!(recall(folder.path()).expect("readable"), Memory::default());
     }
 }

@@ -6,7 +6,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
 use tokio::sync::mpsc::{OwnedPermit, Sender};
 use twin_shared::wire::seal::SealError;
-use twin_shared::wire::{BlobMessage, Channel, Refusal};
+use twin_shared::wire::{BlobMessage, Channel, Manifest, Purpose, Refusal};
 
 use super::{Agent, Line};
 use crate::courier::{self, Delivery, Taken};
@@ -124,6 +124,10 @@ impl Agent {
                 }
             }
             Letter::Ack(ack) => match self.courier.on_ack(&ack, now, &mut self.path) {
+                Some(Delivery::Sent(Manifest { purpose: Purpose::Telemetry, .. })) => self.backlog_left(true).await,
+                Some(Delivery::Refused(Manifest { purpose: Purpose::Telemetry, .. }, _)) => {
+                    self.backlog_left(false).await;
+                }
                 Some(Delivery::Sent(manifest)) => self.tell(Input::Sent { purpose: manifest.purpose }).await,
                 Some(Delivery::Refused(manifest, why)) => {
                     self.tell(Input::NotSent { purpose: manifest.purpose, why }).await;

@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 use twin_shared::id::{BlobHash, BootId, JobId, RoundId};
+use twin_shared::model::Architecture;
 use twin_shared::pipe::{Event, Ticket};
 use twin_shared::wire::{
-    Assignment, BoardState, Capabilities, Command, DatasetOffer, HostState, Purpose, Refusal, Reply, TrainedEpoch,
-    TwinDocument,
+    Assignment, BoardCalibration, BoardState, Capabilities, Command, DatasetOffer, HostState, Purpose, Refusal, Reply,
+    TrainedEpoch, TwinDocument,
 };
 
 use crate::guard::Permit;
+use crate::trainer::Death;
 
 /// What the board says of itself, fixed for the agent's life.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +36,8 @@ pub struct Memory {
     pub reported: Option<TwinDocument>,
     /// States that host and board held alike, newest last.
     pub confirmed: heapless::Vec<BlobHash, 3>,
+    /// The epoch that is to be trained here.
+    pub assigned: Option<Assignment>,
 }
 
 /// An epoch trained here, and what it started from.
@@ -48,6 +52,8 @@ pub struct TrainedHere {
 /// What a session is told.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
+    /// The agent begins: what an earlier life left is taken up.
+    Begun,
     /// The broker has taken the subscription of a new connection.
     Connected {
         /// The connection's birth.
@@ -92,6 +98,15 @@ pub enum Input {
         /// Whether it is whole on disk.
         held: bool,
     },
+    /// Answers [`Output::RecallLabels`].
+    LabelsAtHand {
+        /// The job.
+        job: JobId,
+        /// The epoch.
+        round: RoundId,
+        /// Blocks that lie where the trainer looks for them, and the blobs that they are.
+        blocks: Vec<(u32, BlobHash)>,
+    },
     /// Answers [`Output::Rehash`].
     Hashed {
         /// The document.
@@ -115,7 +130,15 @@ pub enum Input {
     /// The trainer cannot be started.
     NoTrainer(String),
     /// The trainer has ended by itself.
-    TrainerDied(String),
+    TrainerDied(Death),
+    /// Answers [`Output::RecallCalibration`]: what was measured before, if it is complete and still holds.
+    Recalled(Option<BoardCalibration>),
+    /// Everything that [`Output::Calibrate`] asked for is measured; or [`Output::Unfit`] changed what is known.
+    Calibrated(BoardCalibration),
+    /// Nothing could be measured.
+    CalibrationFailed(String),
+    /// The agent is about to end.
+    Ending,
     /// Time has passed.
     Tick,
 }
@@ -163,6 +186,13 @@ pub enum Output {
         /// The blob.
         blob: BlobHash,
     },
+    /// Which blocks of labels does this epoch have where the trainer looks for them?
+    RecallLabels {
+        /// The job.
+        job: JobId,
+        /// The epoch.
+        round: RoundId,
+    },
     /// Submit the epoch to the trainer, starting it where it is not running.
     Submit {
         /// The job's name at the trainer.
@@ -176,6 +206,23 @@ pub enum Output {
     Grant(Ticket),
     /// Tell the trainer to forget the job.
     Cancel(Ticket),
+    /// Have the trainer write down how far the epoch is.
+    Save(Ticket),
+    /// What was measured before of mini-batches of so many?
+    RecallCalibration(u32),
+    /// Measure what training takes here, with mini-batches of so many.
+    Calibrate(u32),
+    /// Measure no further for now; what is known already is kept.
+    StopCalibration,
+    /// This student's training ended in a way that says that it does not fit here.
+    Unfit {
+        /// The student.
+        architecture: Architecture,
+        /// Samples of its mini-batches.
+        batch: u32,
+        /// How it ended.
+        why: String,
+    },
     /// Take the trained state in.
     Keep {
         /// The job's name at the trainer.

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use twin_shared::id::{BlobHash, JobId, RoundId};
 use twin_shared::model::Site;
-use twin_shared::wire::{Assignment, BoardCalibration, Command, FailureCode, Order, Purpose, Reply, Status};
+use twin_shared::wire::{Assignment, Command, FailureCode, Order, Purpose, Reply, Status};
 
 use super::message::{Message, Output};
 use super::work::{Blocks, Epoch, Receiving, Work, flaw};
-use super::{Session, failed};
+use super::{Session, UNASKED, failed};
 
 impl Session {
     pub(super) fn on_command(&mut self, now: Duration, command: Command, out: &mut Vec<Output>) {
@@ -38,23 +39,13 @@ impl Session {
             Order::Stop(job) => {
                 if self.work.epoch().is_some_and(|epoch| epoch.job() == job) {
                     self.drop_work(now, out);
+                    self.remember_assigned(None, out);
                     out.push(Output::Abandon { but: None });
                     out.push(Output::Pace(0));
                 }
                 self.reply(id, Status::Done, out);
             }
-            // Nothing is measured here: the host goes on by what telemetry says.
-            Order::Calibrate { batch } => {
-                let calibration = BoardCalibration {
-                    libtorch: heapless::String::new(),
-                    kernel: heapless::String::new(),
-                    threads: 0,
-                    batch,
-                    megahertz: None,
-                    students: heapless::Vec::new(),
-                };
-                self.reply(id, Status::Calibrated(calibration), out);
-            }
+            Order::Calibrate { batch } => self.on_calibrate(id, batch, out),
         }
     }
 
@@ -75,6 +66,7 @@ impl Session {
         });
         if let Some(trained) = trained {
             self.drop_work(now, out);
+            self.remember_assigned(None, out);
             self.work = Work::Uploading(epoch);
             self.reply(id, Status::Trained(trained.epoch), out);
             self.send_state(&trained, out);
@@ -86,6 +78,7 @@ impl Session {
             return;
         }
         self.drop_work(now, out);
+        self.remember_assigned((assignment.site == Site::Local).then_some(assignment), out);
         let (job, round) = (assignment.job, assignment.round);
         out.push(Output::Abandon { but: Some((job, round)) });
         out.push(Output::Prepare { job, round });
@@ -96,6 +89,34 @@ impl Session {
         self.reply(id, Status::Accepted, out);
         if assignment.site == Site::Local {
             out.push(Output::Look(assignment.base));
+        }
+    }
+
+    /// Writes down which epoch is to be trained here, so that a restart goes on with it, host or no host.
+    pub(super) fn remember_assigned(&mut self, assigned: Option<Assignment>, out: &mut Vec<Output>) {
+        if self.memory.assigned != assigned {
+            self.memory.assigned = assigned;
+            out.push(Output::Persist(self.memory.clone()));
+        }
+    }
+
+    /// Goes on with the epoch that an earlier life was assigned, with what of it is on disk. The host says the same
+    /// again when it is there.
+    pub(super) fn on_begun(&mut self, out: &mut Vec<Output>) {
+        let Some(assignment) = self.memory.assigned.filter(|_| self.about.dataset.is_some()) else { return };
+        let (job, round) = (assignment.job, assignment.round);
+        let epoch = Epoch { command: UNASKED, assignment };
+        self.work = Work::Receiving(Receiving { epoch, has_base: false, blocks: Blocks::default() });
+        out.push(Output::Pace(assignment.uplink_bits_per_second));
+        out.push(Output::Look(assignment.base));
+        out.push(Output::RecallLabels { job, round });
+    }
+
+    pub(super) fn on_labels_at_hand(&mut self, job: JobId, round: RoundId, found: Vec<(u32, BlobHash)>) {
+        if let Work::Receiving(Receiving { epoch, blocks, .. }) = &mut self.work
+            && (epoch.job(), epoch.round()) == (job, round)
+        {
+            found.into_iter().for_each(|(index, blob)| blocks.insert(index, blob));
         }
     }
 }

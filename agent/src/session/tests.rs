@@ -8,10 +8,14 @@ use twin_shared::id::{DatasetVersion, JobId, ModelVersion, RoundId};
 use twin_shared::model::{Architecture, Site};
 use twin_shared::pipe::{Event, Outcome};
 use twin_shared::plan::{Augmentation, EpochPlan, LabelKind, Method, Recipe};
-use twin_shared::wire::{Assignment, Capabilities, Command, DatasetOffer, Order, TrainedEpoch, VersionRange};
+use twin_shared::wire::{
+    Assignment, BoardCalibration, Capabilities, Command, DatasetOffer, Order, StudentCalibration, TrainedEpoch,
+    VersionRange,
+};
 
 use super::*;
 use crate::guard::Cause;
+use crate::trainer::Death;
 
 const JOB: JobId = JobId(7);
 const BATCHES: u32 = 6;
@@ -26,7 +30,7 @@ fn about() -> About {
         agent: heapless::String::try_from("1.0.0").expect("short"),
         capabilities: Capabilities {
             can_train: true,
-            emulated: true,
+            emulated: false,
             models: heapless::Vec::new(),
             memory_mib: 1024,
             cores: 4,
@@ -57,6 +61,23 @@ fn assignment(round: u32, base: BlobHash, site: Site) -> Assignment {
         batches_per_block: 2,
         uplink_bits_per_second: 1_000_000,
         deadline_ms: 60_000,
+    }
+}
+
+fn calibration() -> BoardCalibration {
+    let vgg8 = StudentCalibration {
+        architecture: Architecture::Vgg8,
+        seconds_per_sample: 0.5,
+        peak_memory_kib: 400 << 10,
+        fits: true,
+    };
+    BoardCalibration {
+        libtorch: heapless::String::try_from("2.9.0").expect("short"),
+        kernel: heapless::String::try_from("6.6").expect("short"),
+        threads: 4,
+        batch: 64,
+        megahertz: None,
+        students: [vgg8].into_iter().collect(),
     }
 }
 
@@ -292,8 +313,8 @@ fn a_trainer_that_dies_hangs_or_is_missing_is_told_by_its_cause() {
     };
     let mut session = served();
     training(&mut session);
-    let died = session.handle(secs(3), Input::TrainerDied("killed by signal 9".to_owned()));
-    assert_eq!(failure(&died), (FailureCode::TrainerDied, "killed by signal 9".to_owned()));
+    let died = session.handle(secs(3), Input::TrainerDied(Death::OutOfMemory));
+    assert_eq!(failure(&died), (FailureCode::TrainerDied, Death::OutOfMemory.to_string()));
 
     let mut session = served();
     training(&mut session);
@@ -309,6 +330,129 @@ fn a_trainer_that_dies_hangs_or_is_missing_is_told_by_its_cause() {
     // The agent goes on: the host trains, and the state is taken.
     let outputs = session.handle(secs(4), order(2, Order::Assign(assignment(0, blob("base"), Site::Host))));
     assert_eq!(replies(&outputs), [Status::Accepted]);
+}
+
+#[test]
+fn a_student_that_kills_its_trainer_is_marked_and_one_that_was_ended_is_not() {
+    let marks = |outputs: &[Output]| {
+        let unfit = |output: &&Output| matches!(output, Output::Unfit { architecture: Architecture::Vgg8, batch: 10, why } if !why.is_empty());
+        outputs.iter().filter(unfit).count()
+    };
+    for (death, marked) in [
+        (Death::OutOfMemory, 1),
+        (Death::OverLimit { held: 2 << 20, allowed: 1 << 20 }, 1),
+        (Death::Signal(11), 1),
+        (Death::Signal(15), 0),
+    ] {
+        let mut session = served();
+        training(&mut session);
+        assert_eq!(marks(&session.handle(secs(3), Input::TrainerDied(death.clone()))), marked, "{death}");
+    }
+    let mut session = served();
+    let ticket = training(&mut session);
+    let message = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte".to_owned();
+    let outputs = session.handle(secs(3), Input::Trainer(Event::Failed { ticket, message }));
+    assert_eq!(marks(&outputs), 1);
+    // What the mark changes is told unasked.
+    let outputs = session.handle(secs(4), Input::Calibrated(calibration()));
+    assert_eq!(replies(&outputs), [Status::Calibrated(calibration())]);
+}
+
+#[test]
+fn an_epoch_that_was_saved_goes_on_in_the_next_life_without_a_host() {
+    let mut session = served();
+    let ticket = training(&mut session);
+    session.handle(secs(4), stepped(ticket, 1));
+    let outputs = session.handle(secs(5), Input::Ending);
+    assert_eq!(outputs, [Output::Save(ticket)]);
+    assert!(session.is_saving());
+    assert_eq!(grants(&session.handle(secs(6), Input::Tick)), 0, "no further step");
+    session.handle(secs(7), Input::Trainer(Event::Saved { ticket }));
+    assert!(!session.is_saving());
+
+    let mut next = Session::new(about(), session.memory.clone());
+    let outputs = next.handle(secs(0), Input::Begun);
+    assert!(outputs.contains(&Output::Look(blob("base"))), "{outputs:?}");
+    let (job, round) = (JOB, RoundId(0));
+    assert_eq!(outputs.last(), Some(&Output::RecallLabels { job, round }));
+    next.handle(secs(0), Input::Permit(Permit::Train { duty: 1.0 }));
+    next.handle(secs(0), Input::Found { blob: blob("base"), held: true });
+    let blocks = (0..3).map(|index| (index, blob("labels"))).collect();
+    let outputs = next.handle(secs(1), Input::LabelsAtHand { job, round, blocks });
+    let (ticket, _) = submitted(&outputs).expect("all is there");
+    // Two of six steps were done: the trainer has four left.
+    next.handle(secs(2), Input::Trainer(Event::Accepted { ticket, steps: BATCHES - 2 }));
+    next.handle(secs(3), stepped(ticket, 1));
+    let outputs = next.handle(secs(4), order(9, Order::Rebirth));
+    assert!(replies(&outputs).is_empty(), "nobody is there");
+    let done = |session: &Session| match session.activity() {
+        Activity::Training { done, .. } => done.value(),
+        other => panic!("{other:?}"),
+    };
+    assert!((done(&next) - 0.5).abs() < 1e-3, "three of six");
+    // The host comes, says the same again, and nothing begins anew.
+    next.handle(secs(5), Input::Connected { sequence: 4 });
+    next.handle(secs(5), host(1, true));
+    let outputs = next.handle(secs(6), order(3, Order::Assign(assignment(0, blob("base"), Site::Local))));
+    assert_eq!(replies(&outputs), [Status::Accepted]);
+    assert!(submitted(&outputs).is_none() && (done(&next) - 0.5).abs() < 1e-3);
+}
+
+#[test]
+fn an_epoch_that_is_over_is_not_begun_again() {
+    for end in [order(2, Order::Stop(JOB)), Input::TrainerDied(Death::OutOfMemory)] {
+        let mut session = served();
+        training(&mut session);
+        assert!(session.memory.assigned.is_some());
+        session.handle(secs(3), end);
+        let mut next = Session::new(about(), session.memory.clone());
+        assert!(next.handle(secs(0), Input::Begun).is_empty());
+    }
+}
+
+#[test]
+fn the_host_hears_what_training_takes_when_it_is_known() {
+    let ask = |id| order(id, Order::Calibrate { batch: 64 });
+    // Known before: told at once.
+    let mut session = served();
+    let outputs = session.handle(secs(1), ask(1));
+    assert!(outputs.contains(&Output::RecallCalibration(64)));
+    let outputs = session.handle(secs(1), Input::Recalled(Some(calibration())));
+    assert_eq!(replies(&outputs), [Status::Calibrated(calibration())]);
+
+    // A machine that plays this board measures only where it is told to by its owner.
+    let mut session = served();
+    session.about.capabilities.emulated = true;
+    session.handle(secs(1), ask(1));
+    let outputs = session.handle(secs(1), Input::Recalled(None));
+    assert!(matches!(replies(&outputs).as_slice(), [Status::Calibrated(nothing)] if nothing.students.is_empty()));
+
+    // Not known, and nothing else to do: measured.
+    let mut session = served();
+    session.handle(secs(1), ask(1));
+    let outputs = session.handle(secs(1), Input::Recalled(None));
+    assert!(outputs.contains(&Output::Calibrate(64)) && replies(&outputs).is_empty(), "{outputs:?}");
+    // What the guard forbids waits, and begins again.
+    let outputs = session.handle(secs(2), Input::Permit(Permit::Wait(Cause::Inhibited)));
+    assert_eq!(outputs, [Output::StopCalibration]);
+    let outputs = session.handle(secs(3), Input::Permit(Permit::Train { duty: 1.0 }));
+    assert_eq!(outputs, [Output::Calibrate(64)]);
+    // An epoch comes first.
+    let outputs = session.handle(secs(4), order(2, Order::Assign(assignment(0, blob("base"), Site::Local))));
+    assert!(outputs.contains(&Output::StopCalibration), "{outputs:?}");
+    session.handle(secs(5), order(3, Order::Stop(JOB)));
+    let outputs = session.handle(secs(6), Input::Calibrated(calibration()));
+    assert_eq!(replies(&outputs), [Status::Calibrated(calibration())]);
+
+    // While it has to wait the host is not kept waiting.
+    let mut session = served();
+    session.handle(secs(1), Input::Permit(Permit::Wait(Cause::OutsideWindows)));
+    session.handle(secs(1), ask(1));
+    let outputs = session.handle(secs(1), Input::Recalled(None));
+    assert!(matches!(replies(&outputs).as_slice(), [Status::Calibrated(nothing)] if nothing.students.is_empty()));
+    assert_eq!(session.handle(secs(9), Input::Permit(Permit::Train { duty: 1.0 })), [Output::Calibrate(64)]);
+    let outputs = session.handle(secs(10), Input::CalibrationFailed("no trainer".to_owned()));
+    assert!(matches!(replies(&outputs).as_slice(), [Status::Calibrated(nothing)] if nothing.students.is_empty()));
 }
 
 #[test]

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use twin_shared::id::BlobHash;
 use twin_shared::pipe::{Event, Outcome, Ticket};
-use twin_shared::wire::{FailureCode, Purpose, Status, TrainedEpoch};
+use twin_shared::wire::{Assignment, FailureCode, Purpose, Status, TrainedEpoch};
 
 use super::message::{Output, TrainedHere};
-use super::work::{Keeping, Receiving, Stage, Stepping, Training, Turn, Work};
+use super::work::{Epoch, Keeping, Receiving, Stage, Stepping, Training, Turn, Work};
 use super::{Process, Session};
 use crate::guard::Permit;
+use crate::trainer::{Death, is_want_of_memory};
 
 /// A trainer that is silent for so long hangs.
 const STALL: Duration = Duration::from_secs(600);
@@ -41,6 +42,7 @@ impl Session {
                     (Turn::Ours { .. }, _) => None,
                 }
             }
+            Work::Training(Training { stage: Stage::Saving(_), .. }) => None,
             Work::Idle | Work::Awaiting(_) | Work::Receiving(_) | Work::Keeping(_) | Work::Uploading(_) => None,
         };
         [idle, work].into_iter().flatten().min()
@@ -48,6 +50,7 @@ impl Session {
 
     /// Does what has become possible.
     pub(super) fn pump(&mut self, now: Duration, out: &mut Vec<Output>) {
+        self.pump_calibration(out);
         self.submit(now, out);
         self.grant(now, out);
         self.watch(now, out);
@@ -113,26 +116,28 @@ impl Session {
         let since = match training.stage {
             Stage::Preparing { since } => since,
             Stage::Stepping(Stepping { turn: Turn::Trainer { since }, .. }) => since,
-            Stage::Stepping(Stepping { turn: Turn::Ours { .. }, .. }) => return,
+            // Whoever ends the agent does not wait so long.
+            Stage::Stepping(Stepping { turn: Turn::Ours { .. }, .. }) | Stage::Saving(_) => return,
         };
         if now >= since + STALL {
             out.push(Output::KillTrainer);
-            let message = format!("the trainer said nothing for {} s and was ended", STALL.as_secs());
-            self.on_trainer_died(&message, out);
+            self.on_trainer_died(&Death::Stalled(STALL), out);
         }
     }
 
-    pub(super) fn on_trainer_died(&mut self, message: &str, out: &mut Vec<Output>) {
-        if matches!(self.work, Work::Training(_)) {
+    pub(super) fn on_trainer_died(&mut self, death: &Death, out: &mut Vec<Output>) {
+        if let Work::Training(training) = &self.work {
+            let Epoch { command, assignment } = training.epoch;
             // Nobody is left who could be told to cancel.
-            let command = self.work.epoch().map(|epoch| epoch.command);
             self.work = Work::Idle;
-            if let Some(command) = command {
-                self.reply(command, super::failed(FailureCode::TrainerDied, message), out);
+            self.remember_assigned(None, out);
+            if death.is_the_students_doing() {
+                out.push(unfit(&assignment, death.to_string()));
             }
+            self.reply(command, super::failed(FailureCode::TrainerDied, &death.to_string()), out);
         }
         self.process = Process::Absent;
-        out.push(Output::Warn(format!("trainer: {message}")));
+        out.push(Output::Warn(format!("trainer: {death}")));
     }
 
     pub(super) fn on_trainer(&mut self, now: Duration, event: Event, out: &mut Vec<Output>) {
@@ -140,24 +145,51 @@ impl Session {
         let ours = training.ticket;
         match event {
             Event::Accepted { ticket, steps } if ticket == ours => {
-                training.stage = Stage::Stepping(Stepping::new(steps, now));
+                training.stage = Stage::Stepping(Stepping::new(training.epoch.batches(), steps, now));
             }
             Event::Stepped { ticket, step, seconds, .. } if ticket == ours => self.on_stepped(now, step, seconds, out),
             Event::Done { ticket, outcome } if ticket == ours => self.on_done(now, outcome, out),
             Event::Failed { ticket, message } if ticket == ours => {
                 self.process = Process::Idle { since: now };
-                let command = training.epoch.command;
+                let Epoch { command, assignment } = training.epoch;
                 self.work = Work::Idle;
+                self.remember_assigned(None, out);
+                if is_want_of_memory(&message) {
+                    out.push(unfit(&assignment, message.clone()));
+                }
                 self.reply(command, super::failed(FailureCode::TrainerFailed, &message), out);
+            }
+            Event::Saved { ticket } if ticket == ours => {
+                // The epoch goes on in the agent's next life.
+                self.process = Process::Idle { since: now };
+                self.work = Work::Idle;
             }
             // Of a job that was given up, or of another kind.
             Event::Accepted { .. }
             | Event::Stepped { .. }
             | Event::Done { .. }
             | Event::Failed { .. }
+            | Event::Saved { .. }
             | Event::Ready { .. }
             | Event::Block { .. } => {}
         }
+    }
+
+    /// The agent is about to end: what was trained of the epoch is written down.
+    pub(super) fn on_ending(&mut self, out: &mut Vec<Output>) {
+        if let Work::Training(Training { ticket, stage, .. }) = &mut self.work
+            && let Stage::Stepping(stepping) = *stage
+            && (stepping.done > stepping.before || matches!(stepping.turn, Turn::Trainer { .. }))
+        {
+            *stage = Stage::Saving(stepping);
+            out.push(Output::Save(*ticket));
+        }
+    }
+
+    /// Whether what the trainer says next is worth waiting for before the agent ends.
+    #[must_use]
+    pub const fn is_saving(&self) -> bool {
+        matches!(self.work, Work::Training(Training { stage: Stage::Saving(_), .. }))
     }
 
     fn on_stepped(&mut self, now: Duration, step: u32, seconds: f64, out: &mut Vec<Output>) {
@@ -167,7 +199,7 @@ impl Session {
         } * self.about.duty;
         let Work::Training(Training { epoch, stage: Stage::Stepping(stepping), .. }) = &mut self.work else { return };
         let rest = Duration::try_from_secs_f64(seconds * (1.0 / duty - 1.0)).unwrap_or_default().min(LONGEST_REST);
-        stepping.done = step.min(stepping.steps);
+        stepping.done = stepping.before.saturating_add(step).min(stepping.steps);
         stepping.turn = if stepping.done < stepping.steps {
             Turn::Ours { not_before: now + rest, starving: None }
         } else {
@@ -187,7 +219,7 @@ impl Session {
         self.process = Process::Idle { since: now };
         let (begun, starved) = match stage {
             Stage::Preparing { .. } => (None, Duration::ZERO),
-            Stage::Stepping(stepping) => (stepping.begun, stepping.starved),
+            Stage::Stepping(stepping) | Stage::Saving(stepping) => (stepping.begun, stepping.starved),
         };
         let training = begun.map_or(Duration::ZERO, |begun| now.saturating_sub(begun));
         match outcome {
@@ -239,6 +271,7 @@ impl Session {
             },
         };
         self.memory.trained = Some(trained);
+        self.memory.assigned = None;
         out.push(Output::Persist(self.memory.clone()));
         self.work = Work::Uploading(epoch);
         self.reply(epoch.command, Status::Trained(trained.epoch), out);
@@ -249,6 +282,10 @@ impl Session {
         let TrainedEpoch { job, round, state, .. } = trained.epoch;
         out.push(Output::Send { blob: state, purpose: Purpose::Student { job, round } });
     }
+}
+
+fn unfit(assignment: &Assignment, why: String) -> Output {
+    Output::Unfit { architecture: assignment.architecture, batch: assignment.plan.batch, why }
 }
 
 fn milliseconds(duration: Duration) -> u64 {

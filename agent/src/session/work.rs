@@ -55,12 +55,17 @@ pub(super) enum Stage {
     Preparing { since: Duration },
     /// It runs steps.
     Stepping(Stepping),
+    /// It writes down how far it is, because the agent is about to end.
+    Saving(Stepping),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Stepping {
     pub(super) steps: u32,
+    /// Steps done, those of an earlier life included.
     pub(super) done: u32,
+    /// Of these, the ones of an earlier life.
+    pub(super) before: u32,
     /// When the first step was granted.
     pub(super) begun: Option<Duration>,
     /// Time in which a step was wanted and its labels were not there.
@@ -136,10 +141,14 @@ impl Epoch {
         }
     }
 
+    /// Mini-batches that the epoch has, by its own numbers.
+    pub(super) fn batches(&self) -> u32 {
+        self.assignment.samples.div_ceil(self.assignment.plan.batch.max(1))
+    }
+
     /// Blocks of labels that the epoch has, by its own numbers.
     pub(super) fn blocks(&self) -> u32 {
-        let Assignment { samples, plan, batches_per_block, .. } = self.assignment;
-        samples.div_ceil(plan.batch.max(1)).div_ceil(batches_per_block.max(1))
+        self.batches().div_ceil(self.assignment.batches_per_block.max(1))
     }
 
     /// Whether the labels of this mini-batch are among the first `contiguous` blocks.
@@ -189,9 +198,11 @@ impl Work {
 }
 
 impl Stepping {
-    pub(super) fn new(steps: u32, now: Duration) -> Self {
+    /// Steps of an epoch of so many mini-batches, of which the trainer has so many left.
+    pub(super) fn new(batches: u32, left: u32, now: Duration) -> Self {
         let turn = Turn::Ours { not_before: now, starving: None };
-        Self { steps, done: 0, begun: None, starved: Duration::ZERO, turn }
+        let (steps, before) = (batches.max(left), batches.saturating_sub(left));
+        Self { steps, done: before, before, begun: None, starved: Duration::ZERO, turn }
     }
 }
 

@@ -162,6 +162,18 @@ impl Blobs {
         fs::metadata(&path).map(|data| data.len()).map_err(at(&path))
     }
 
+    /// Removes a blob; one that is not here is no error.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn remove(&self, blob: &BlobHash) -> Result<(), BlobError> {
+        let path = self.path(blob);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Removes every blob but these, and partial files not written to for `patience`. Returns how many went.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use twin_data::order::{batch_count, batch_range, epoch_order};
 use twin_shared::pipe::{EpochJob, LabelSource, Outcome};
 use twin_shared::plan::{EpochPlan, LabelKind, Recipe};
 
+use crate::checkpoint::{self, fingerprint};
 use crate::error::LearnError;
 use crate::labels::{Block, block_path};
 use crate::model::Model;
@@ -95,8 +96,16 @@ pub fn check_recipe(recipe: &Recipe) -> Result<(), LearnError> {
 #[derive(Debug)]
 enum Source {
     None,
-    Teacher { teacher: Model, kind: LabelKind },
-    Blocks { directory: PathBuf, next: u32, block: Option<Block> },
+    Teacher {
+        teacher: Model,
+        kind: LabelKind,
+    },
+    /// `next`: the block to be read next, and the mini-batch that it must begin with.
+    Blocks {
+        directory: PathBuf,
+        next: (u32, u32),
+        block: Option<Block>,
+    },
 }
 
 /// A prepared [`EpochJob`].
@@ -109,7 +118,10 @@ pub struct EpochRun {
     batches: Batches,
     source: Source,
     done: u32,
+    /// Of that, what an earlier process did.
+    resumed: u32,
     loss: MeanLoss,
+    fingerprint: String,
 }
 
 impl EpochRun {
@@ -132,9 +144,20 @@ impl EpochRun {
             LabelSource::Teacher { weights, kind } => {
                 Source::Teacher { teacher: Model::load(Path::new(weights), device)?, kind: *kind }
             }
-            LabelSource::Blocks { directory } => Source::Blocks { directory: directory.into(), next: 0, block: None },
+            LabelSource::Blocks { directory } => {
+                Source::Blocks { directory: directory.into(), next: (0, 0), block: None }
+            }
         };
-        Ok(Self { job, samples, student, optimiser, batches, source, done: 0, loss: MeanLoss::default() })
+        let fingerprint = fingerprint(&job);
+        let (mut resumed, mut loss) = (0, MeanLoss::default());
+        if let Some(path) = &job.checkpoint
+            && let Some((model, done, so_far)) =
+                checkpoint::resume_within_epoch(Path::new(path), &fingerprint, &student, &mut optimiser)?
+            && done < batches.count()
+        {
+            (student, resumed, loss) = (model, done, so_far);
+        }
+        Ok(Self { job, samples, student, optimiser, batches, source, done: resumed, resumed, loss, fingerprint })
     }
 
     fn train(&mut self, batch: u32) -> Result<f64, LearnError> {
@@ -146,15 +169,17 @@ impl EpochRun {
             Source::None => Guide::Labels,
             Source::Teacher { teacher, kind } => Guide::Teacher(teacher, *kind),
             Source::Blocks { directory, next, block } => {
-                let current = match block.take_if(|b| b.header.first_batch + b.header.batches > batch) {
-                    Some(current) => block.insert(current),
-                    None => {
-                        let path = block_path(directory, *next);
-                        let read = Block::read(&path)?;
-                        check_block(&read, &path, plan, batch, &self.batches, &self.samples, &augmenter)?;
-                        *next += 1;
-                        block.insert(read)
+                let current = loop {
+                    if let Some(current) = block.take_if(|b| b.header.first_batch + b.header.batches > batch) {
+                        break block.insert(current);
                     }
+                    // An epoch that goes on from a checkpoint passes by the blocks that it has used up.
+                    let (index, first) = *next;
+                    let path = block_path(directory, index);
+                    let read = Block::read(&path)?;
+                    check_block(&read, &path, plan, first, &self.batches, &self.samples, &augmenter)?;
+                    *next = (index + 1, first + read.header.batches);
+                    *block = Some(read);
                 };
                 let base = self.batches.range(current.header.first_batch).start;
                 let range = self.batches.range(batch);
@@ -176,6 +201,10 @@ impl EpochRun {
             self.optimiser.save(&self.student, Path::new(path))?;
         }
         let written = self.student.save(Path::new(&self.job.state_out))?;
+        if let Some(path) = &self.job.checkpoint {
+            // Of no use any more; where it cannot be removed, the next epoch's name is another.
+            let _ = std::fs::remove_file(path);
+        }
         Ok(Outcome::Student {
             version: written.version,
             hash: written.hash,
@@ -219,7 +248,7 @@ fn check_block(
 
 impl Run for EpochRun {
     fn steps(&self) -> u32 {
-        self.batches.count()
+        self.batches.count() - self.resumed
     }
 
     fn step(&mut self) -> Result<Progress, LearnError> {
@@ -228,5 +257,11 @@ impl Run for EpochRun {
         self.done += 1;
         let outcome = (self.done == self.batches.count()).then(|| self.finish()).transpose()?;
         Ok(Progress { loss: Some(loss as f32), block: None, outcome })
+    }
+
+    fn save(&self) -> Result<(), LearnError> {
+        let Some(path) = &self.job.checkpoint else { return Ok(()) };
+        let (student, optimiser) = (&self.student, &self.optimiser);
+        checkpoint::save_within_epoch(Path::new(path), &self.fingerprint, student, optimiser, self.done, self.loss)
     }
 }

@@ -25,6 +25,14 @@ pub trait Run {
     /// # Errors
     /// When the job cannot go on; nothing of its output is written then.
     fn step(&mut self) -> Result<Progress, LearnError>;
+
+    /// Writes a checkpoint, between two steps, if the job keeps one at such a place.
+    ///
+    /// # Errors
+    /// When the disk refuses; the checkpoint before is left as it was.
+    fn save(&self) -> Result<(), LearnError> {
+        Ok(())
+    }
 }
 
 /// Mean of the losses of an epoch, weighted by samples.
@@ -38,6 +46,15 @@ impl MeanLoss {
     pub(crate) fn add(&mut self, loss: f64, samples: usize) {
         self.sum += loss * samples as f64;
         self.samples += samples as u64;
+    }
+
+    /// As numbers that a file keeps to the bit.
+    pub(crate) fn to_bits(self) -> [u64; 2] {
+        [self.sum.to_bits(), self.samples]
+    }
+
+    pub(crate) fn from_bits([sum, samples]: [u64; 2]) -> Self {
+        Self { sum: f64::from_bits(sum), samples }
     }
 
     pub(crate) fn value(self) -> f32 {

@@ -33,6 +33,9 @@ pub struct About {
     /// What the checkpoint belongs to; another job's is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
+    /// Sum of the losses so far as the bits of an f64, and the samples that they are of, in an epoch's checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<[u64; 2]>,
 }
 
 /// A file's content.

@@ -137,6 +137,9 @@ pub struct EpochJob {
     pub state_out: String,
     /// Momentum after, where wanted.
     pub momentum_out: Option<String>,
+    /// Written by [`Request::Save`](super::Request::Save) and gone on from where it is this very job's; removed when
+    /// the epoch is done.
+    pub checkpoint: Option<String>,
 }
 
 /// Normalisation layers of a FedAvg student.

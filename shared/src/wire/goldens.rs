@@ -116,6 +116,8 @@ fn blobs() {
         offer(Purpose::Student { job, round }) => "00ababababababababababababababababababababababababababababababababe80740010102",
         offer(Purpose::Base { job, round }) => "00ababababababababababababababababababababababababababababababababe80740020102",
         offer(Purpose::Labels { job, round, index: 3 }) => "00ababababababababababababababababababababababababababababababababe8074003010203",
+        offer(Purpose::Telemetry) => "00ababababababababababababababababababababababababababababababababe8074004",
+        offer(Purpose::Probe(Nonce(300))) => "00ababababababababababababababababababababababababababababababababe8074005ac02",
         BlobMessage::Chunk { blob: HASH, index: 300, bytes: &[1, 2, 3] } => "01ababababababababababababababababababababababababababababababababac0203010203",
         BlobAck::Holding { blob: HASH, base: 5, beyond: 2, credit: 21 } => "00abababababababababababababababababababababababababababababababab050215",
         BlobAck::Complete { blob: HASH } => "01abababababababababababababababababababababababababababababababab",

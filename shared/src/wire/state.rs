@@ -94,7 +94,7 @@ pub struct HostState {
 }
 
 /// `up/ping` and `dn/pong`: a number to be sent back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Nonce(pub u64);
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Nonce;
 use crate::id::{BlobHash, DatasetVersion, JobId, RoundId};
 
 /// `up/blob` and `dn/blob`. The chunk's bytes are borrowed from the payload.
@@ -82,6 +83,10 @@ pub enum Purpose {
         /// Which block.
         index: u32,
     },
+    /// Samples that were taken while the host was out of reach, up: a [`Batch`](super::telemetry::batch::Batch).
+    Telemetry,
+    /// Random bytes that measure the way, up; the host sends the same back, and forgets them.
+    Probe(Nonce),
 }
 
 /// `up/ack` and `dn/ack`: what the receiver holds of a blob, and how far the sender may go on.

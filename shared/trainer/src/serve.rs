@@ -86,6 +86,7 @@ impl Server {
                     }
                 }
                 Next::Request(Request::Cancel { ticket }) => self.forget(ticket),
+                Next::Request(Request::Save { ticket }) => self.save(ticket)?,
                 Next::Request(Request::Shutdown) | Next::End => return Ok(()),
                 Next::Step => self.step()?,
             }
@@ -121,6 +122,18 @@ impl Server {
                 send(&Event::Accepted { ticket, steps })
             }
             Err(message) => send(&Event::Failed { ticket, message }),
+        }
+    }
+
+    /// A job that has just ended has nothing to save: its last event says more.
+    fn save(&mut self, ticket: Ticket) -> anyhow::Result<()> {
+        let Some(active) = self.jobs.get(&ticket) else { return Ok(()) };
+        match guarded(|| active.run.save()) {
+            Ok(()) => send(&Event::Saved { ticket }),
+            Err(message) => {
+                self.forget(ticket);
+                send(&Event::Failed { ticket, message })
+            }
         }
     }
 

@@ -218,7 +218,11 @@ impl Coordinator {
                 Purpose::Student { job, round } if job == self.spec.job => {
                     member.on_state(&self.spec, device, round, blob, now, out);
                 }
-                Purpose::Student { .. } | Purpose::Base { .. } | Purpose::Labels { .. } => {}
+                Purpose::Student { .. }
+                | Purpose::Base { .. }
+                | Purpose::Labels { .. }
+                | Purpose::Telemetry
+                | Purpose::Probe(_) => {}
             },
             BoardInput::Sent { purpose } => {
                 if let Purpose::Student { job, round } = purpose

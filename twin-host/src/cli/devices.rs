@@ -120,7 +120,15 @@ fn summary(store: &Store, device: &DeviceId, revoked: bool) -> Result<serde_json
             "state": student.state.to_string(),
         })
     });
-    Ok(json!({ "id": device.as_str(), "revoked": revoked, "dataset": dataset, "student": student }))
+    let kept = store.kept_samples(device).map_err(failed)?;
+    let kept = json!({ "samples": kept.samples, "dropped": kept.dropped });
+    Ok(json!({
+        "id": device.as_str(),
+        "revoked": revoked,
+        "dataset": dataset,
+        "student": student,
+        "samples_from_offline": kept,
+    }))
 }
 
 /// Lists the devices.

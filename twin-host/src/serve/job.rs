@@ -157,13 +157,11 @@ impl JobRun<'_> {
 
     /// What a board said, in the coordinator's words. What a restart must find is stored before anything is built on it.
     fn on_board(&self, from: FromBoard) -> Result<Heard, JobFailure> {
+        self.host.remember(&from)?;
         let FromBoard { device, said, stored } = from;
         let input = match said {
             Said::Board(input) => input,
-            Said::Log(line) => {
-                self.host.store.keep_log(&device, &line)?;
-                return Ok(Heard::Nothing);
-            }
+            Said::Log(_) => return Ok(Heard::Nothing),
         };
         if let BoardInput::Received { purpose: Purpose::Dataset(version), blob } = &input {
             self.host.store.hold_dataset(&device, *version, *blob)?;

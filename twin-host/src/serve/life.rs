@@ -1,15 +1,18 @@
 //! A serving host's life: one job after the other, and commands in between.
 
+use std::time::SystemTime;
+
 use tokio::sync::watch;
-use twin_core::coordinator::Note;
+use twin_core::coordinator::{BoardInput, Note};
 use twin_shared::id::JobId;
+use twin_shared::wire::Purpose;
 
 use super::job::{Ending, JobFailure};
 use super::{Host, ServeError};
 use crate::config::Job;
 use crate::control::{Event, Happened};
-use crate::link::Said;
-use crate::store::{JobRecord, JobState};
+use crate::link::{FromBoard, Said};
+use crate::store::{JobRecord, JobState, StoreError};
 
 impl Host {
     /// Runs the store's jobs as their turns come, and waits for more, until it is told to stop. A job that ran when
@@ -48,14 +51,25 @@ impl Host {
                 self.answer(asked, None)?;
             },
             from = self.from_boards.recv() => if let Some(from) = from {
-                if let Said::Log(line) = &from.said {
-                    self.store.keep_log(&from.device, line)?;
-                }
+                self.remember(&from)?;
                 tracing::debug!(device = %from.device, said = ?from.said, "no job");
             },
             _ = stop.changed() => {}
         }
         Ok(())
+    }
+
+    /// Stores what matters with a job and without: what a board has for its operator, and what it measured while this
+    /// host was out of its reach.
+    pub(super) fn remember(&self, from: &FromBoard) -> Result<(), StoreError> {
+        let device = &from.device;
+        match &from.said {
+            Said::Log(line) => self.store.keep_log(device, line),
+            Said::Board(BoardInput::Received { purpose: Purpose::Telemetry, blob }) => {
+                self.store.keep_samples(device, blob, SystemTime::now())
+            }
+            Said::Board(_) => Ok(()),
+        }
     }
 
     async fn take_turn(&mut self, record: &JobRecord, stop: watch::Receiver<bool>) -> Result<(), ServeError> {

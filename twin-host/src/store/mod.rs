@@ -10,6 +10,7 @@
 
 mod jobs;
 mod logs;
+mod samples;
 mod schema;
 
 use std::fs;

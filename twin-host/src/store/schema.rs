@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub(super) const VERSION: i64 = STEPS.len() as i64;
 
 /// Each step brings a database of the version before to the next. A released step is never changed.
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     "
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     CREATE TABLE device (
@@ -87,6 +87,26 @@ const STEPS: [&str; 2] = [
         version BLOB NOT NULL,
         at INTEGER NOT NULL DEFAULT (unixepoch())
     ) STRICT;
+",
+    // Samples that a board kept while the host was out of reach. A queue's numbers say which are known already, and
+    // those that never came were dropped.
+    "
+    CREATE TABLE kept_sample (
+        device TEXT NOT NULL,
+        queue INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        taken_ms INTEGER NOT NULL,
+        sample BLOB NOT NULL,
+        PRIMARY KEY (device, queue, number)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX kept_sample_age ON kept_sample (device, taken_ms);
+    CREATE TABLE kept_queue (
+        device TEXT NOT NULL,
+        queue INTEGER NOT NULL,
+        next INTEGER NOT NULL,
+        dropped INTEGER NOT NULL,
+        PRIMARY KEY (device, queue)
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use twin_core::share::FairShare;
 use twin_shared::pipe::{
-    Event, Job, LabelBlock, MAX_FRAME, Outcome, PIPE_VERSION, Request, Ticket, decode_body, encode_frame,
+    Event, Job, LabelBlock, Outcome, PIPE_VERSION, PipeError, Request, Ticket, encode_frame, receive_frame,
 };
 
 /// How a trainer is started.
@@ -124,7 +124,7 @@ impl<K: Ord + Clone + Send + 'static> Trainer<K> {
             .map_err(|error| TrainError::Start { program: config.program.display().to_string(), error })?;
         let stdin = child.stdin.take().expect("it was asked for");
         let mut stdout = child.stdout.take().expect("it was asked for");
-        let ready = tokio::time::timeout(START_PATIENCE, read_event(&mut stdout)).await;
+        let ready = tokio::time::timeout(START_PATIENCE, receive_frame(&mut stdout)).await;
         let info = match ready {
             Ok(Ok(Event::Ready { version: PIPE_VERSION, libtorch, device, threads })) => {
                 TrainerInfo { libtorch, device, threads }
@@ -171,7 +171,7 @@ impl<K: Ord + Clone + Send + 'static> Driver<K> {
         // Reading a frame must not be cut off in its middle, so it has a task of its own.
         tokio::spawn(async move {
             loop {
-                let read = read_event(&mut stdout).await;
+                let read: Result<Event, PipeError> = receive_frame(&mut stdout).await;
                 let ended = read.is_err();
                 if events.send(read).await.is_err() || ended {
                     return;
@@ -192,7 +192,7 @@ impl<K: Ord + Clone + Send + 'static> Driver<K> {
                 },
                 event = event.recv() => match event {
                     Some(Ok(event)) => self.on_event(event).await,
-                    Some(Err(error)) => Err(error),
+                    Some(Err(error)) => Err(error.to_string()),
                     None => Err("its output ended".to_owned()),
                 },
             };
@@ -240,7 +240,7 @@ impl<K: Ord + Clone + Send + 'static> Driver<K> {
 
     async fn on_event(&mut self, event: Event) -> Result<(), String> {
         match event {
-            Event::Ready { .. } => {}
+            Event::Ready { .. } | Event::Saved { .. } => {}
             Event::Accepted { ticket, steps } => {
                 if let Some(job) = self.jobs.get_mut(&ticket) {
                     job.steps = Some(steps);
@@ -318,16 +318,4 @@ fn describe(status: Option<ExitStatus>) -> String {
             (None, None) => "it ended".into(),
         },
     }
-}
-
-async fn read_event(stdout: &mut ChildStdout) -> Result<Event, String> {
-    let mut prefix = [0; 4];
-    stdout.read_exact(&mut prefix).await.map_err(|error| format!("its output ended: {error}"))?;
-    let length = u32::from_le_bytes(prefix) as usize;
-    if length > MAX_FRAME {
-        return Err(format!("it sent a frame of {length} bytes"));
-    }
-    let mut body = vec![0; length];
-    stdout.read_exact(&mut body).await.map_err(|error| format!("its output ended: {error}"))?;
-    decode_body(&body).map_err(|error| error.to_string())
 }

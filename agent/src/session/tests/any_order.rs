@@ -13,7 +13,11 @@ enum Step {
     Connect,
     Lose,
     Host(u64, bool),
-    Assign { id: u64, round: u32, site: Site },
+    Assign {
+        id: u64,
+        round: u32,
+        site: Site,
+    },
     Stop(u64),
     Base(u32),
     Labels(u32, u32),
@@ -23,6 +27,11 @@ enum Step {
     Trainer,
     TrainerDies,
     Sent(u32),
+    Calibrate(u64),
+    Calibrated,
+    /// The agent is told to end, its trainer saves perhaps, and a new life begins.
+    End,
+    /// The power goes.
     Restart,
 }
 
@@ -43,6 +52,9 @@ fn step() -> impl Strategy<Value = Step> {
         16 => Just(Step::Trainer),
         1 => Just(Step::TrainerDies),
         2 => (0u32..3).prop_map(Step::Sent),
+        1 => (40u64..50).prop_map(Step::Calibrate),
+        2 => Just(Step::Calibrated),
+        1 => Just(Step::End),
         1 => Just(Step::Restart),
     ]
 }
@@ -58,6 +70,11 @@ struct Board {
     /// Ticket, steps done, steps granted, and the epoch's assignment.
     job: Option<(Ticket, u32, u32, Assignment)>,
     accepted: bool,
+    /// Steps that an earlier life of the trainer did of its job.
+    begun: u32,
+    /// Steps of an epoch that were saved, by its round and base.
+    saved: Option<(u32, BlobHash, u32)>,
+    calibrating: bool,
     made: u64,
     results: BTreeMap<(u32, BlobHash), BlobHash>,
 }
@@ -77,6 +94,9 @@ impl Board {
             births: 0,
             job: None,
             accepted: false,
+            begun: 0,
+            saved: None,
+            calibrating: false,
             made: 0,
             results: BTreeMap::new(),
         }
@@ -108,8 +128,12 @@ impl Board {
             }
             Output::Submit { ticket, assignment, .. } => {
                 prop_assert!(self.job.is_none(), "one job at a time");
+                prop_assert!(!self.calibrating, "two trainers at once");
                 prop_assert!(self.disk.contains(&assignment.base), "trains without its base");
-                self.job = Some((ticket, 0, 0, *assignment));
+                let here = (assignment.round.0, assignment.base);
+                let saved =
+                    self.saved.filter(|(round, base, _)| (*round, *base) == here).map_or(0, |(.., steps)| steps);
+                self.job = Some((ticket, saved, saved, *assignment));
                 self.accepted = false;
             }
             Output::Grant(ticket) => {
@@ -125,6 +149,32 @@ impl Board {
             Output::Cancel(ticket) => {
                 prop_assert_eq!(self.job.take().map(|(ours, ..)| ours), Some(ticket));
             }
+            Output::RecallLabels { job, round } => {
+                let blocks = self.blocks.iter().filter(|(of, _)| *of == round.0);
+                let blocks = blocks.map(|(of, index)| (*index, blob(&format!("labels {of} {index}")))).collect();
+                return Ok(Some(Input::LabelsAtHand { job, round, blocks }));
+            }
+            Output::Save(ticket) => {
+                let Some((ours, done, granted, assignment)) = &mut self.job else {
+                    return Err(TestCaseError::fail("a job that is not there is saved"));
+                };
+                prop_assert_eq!(*ours, ticket);
+                // The step in progress is done first.
+                *done = *granted;
+                self.saved = Some((assignment.round.0, assignment.base, *done));
+                self.job = None;
+                return Ok(Some(Input::Trainer(Event::Saved { ticket })));
+            }
+            Output::RecallCalibration(_) => return Ok(Some(Input::Recalled(None))),
+            Output::Calibrate(_) => {
+                prop_assert!(self.job.is_none() && !self.calibrating, "two trainers at once");
+                self.calibrating = true;
+            }
+            Output::StopCalibration => {
+                prop_assert!(self.calibrating);
+                self.calibrating = false;
+            }
+            Output::Unfit { .. } => {}
             Output::KillTrainer => self.job = None,
             Output::StopTrainer => prop_assert!(self.job.is_none(), "a busy trainer is not idle"),
             Output::Keep { ticket, .. } => {
@@ -201,16 +251,29 @@ impl Board {
             Step::Trainer => self.trainer(),
             Step::TrainerDies => {
                 self.job = None;
-                self.tell(Input::TrainerDied("crashed".to_owned()))
+                self.tell(Input::TrainerDied(Death::Signal(11)))
             }
             Step::Sent(round) => {
                 let (job, number) = id(round);
                 self.tell(Input::Sent { purpose: Purpose::Student { job, round: number } })
             }
+            Step::Calibrate(id) => self.tell(order(id, Order::Calibrate { batch: 10 })),
+            Step::Calibrated if self.calibrating => {
+                self.calibrating = false;
+                self.tell(Input::Calibrated(calibration()))
+            }
+            Step::Calibrated => Ok(()),
+            Step::End => {
+                // A job that was not accepted yet has done nothing.
+                if self.accepted || self.job.is_none() {
+                    self.tell(Input::Ending)?;
+                }
+                self.take(Step::Restart)
+            }
             Step::Restart => {
-                self.job = None;
+                (self.job, self.calibrating) = (None, false);
                 self.session = Session::new(about(), self.stored.clone());
-                Ok(())
+                self.tell(Input::Begun)
             }
         }
     }
@@ -221,7 +284,9 @@ impl Board {
         let ticket = *ticket;
         if !self.accepted {
             self.accepted = true;
-            return self.tell(Input::Trainer(Event::Accepted { ticket, steps: BATCHES }));
+            let steps = BATCHES - *done_steps;
+            self.begun = *done_steps;
+            return self.tell(Input::Trainer(Event::Accepted { ticket, steps }));
         }
         if *done_steps == BATCHES {
             self.job = None;
@@ -233,7 +298,7 @@ impl Board {
             return Ok(());
         }
         *done_steps += 1;
-        let step = *done_steps;
+        let step = *done_steps - self.begun;
         self.tell(Input::Trainer(Event::Stepped { ticket, step, seconds: 0.1, loss: None }))
     }
 }

@@ -66,9 +66,11 @@ impl Trainer {
                 ended.result = Err(message);
                 return ended;
             }
-            other @ (Event::Ready { .. } | Event::Stepped { .. } | Event::Block { .. } | Event::Done { .. }) => {
-                panic!("{other:?}")
-            }
+            other @ (Event::Ready { .. }
+            | Event::Stepped { .. }
+            | Event::Block { .. }
+            | Event::Done { .. }
+            | Event::Saved { .. }) => panic!("{other:?}"),
         };
         self.send(&Request::Grant { ticket, steps: granted });
         let mut stepped = 0;
@@ -90,7 +92,7 @@ impl Trainer {
                     ended.result = Err(message);
                     return ended;
                 }
-                other @ (Event::Ready { .. } | Event::Accepted { .. }) => panic!("{other:?}"),
+                other @ (Event::Ready { .. } | Event::Accepted { .. } | Event::Saved { .. }) => panic!("{other:?}"),
             }
         }
     }

@@ -50,6 +50,7 @@ fn epoch(boards: &Boards, method: Method, state: &str, labels: LabelSource, out:
         labels,
         state_out: boards.text(out),
         momentum_out: Some(boards.text(&format!("{out}.momentum"))),
+        checkpoint: None,
     }
 }
 
@@ -159,6 +160,50 @@ fn momentum_and_checkpoints_carry_on() {
     let with = trainer.run(Job::Epoch(second.clone())).result.unwrap();
     assert_ne!(with, without);
     assert_eq!(trainer.run(Job::Epoch(second)).result, Ok(with));
+}
+
+#[test]
+fn an_epoch_saved_in_its_middle_goes_on_to_the_same_bits() {
+    let boards = Boards::new();
+    let mut trainer = Trainer::start(&["--threads", "1"]);
+    trainer.run(Job::Teacher(teacher(&boards, "teacher", 1))).result.unwrap();
+    trainer.run(init(&boards, Method::SimKd, "fresh")).result.unwrap();
+    let directory = boards.text("labels");
+    std::fs::create_dir(&directory).unwrap();
+    let labels = LabelsJob {
+        teacher: boards.text("teacher"),
+        dataset: boards.text("board0"),
+        plan: plan(0),
+        kind: LabelKind::Vector,
+        precision: LabelPrecision::F32,
+        batches_per_block: 2,
+        out: directory.clone(),
+    };
+    trainer.run(Job::Labels(labels)).result.unwrap();
+    let mut job = epoch(&boards, Method::SimKd, "fresh", LabelSource::Blocks { directory }, "out");
+    let whole = trainer.run(Job::Epoch(job.clone()));
+    let momentum = std::fs::read(boards.path("out.momentum")).unwrap();
+    let steps = whole.losses.len();
+    assert!(steps > 3, "a block is passed by, and one is begun in its middle");
+
+    job.checkpoint = Some(boards.text("checkpoint"));
+    let (ticket, _) = trainer.submit(Job::Epoch(job.clone()));
+    trainer.send(&Request::Grant { ticket, steps: 3 });
+    (0..3).for_each(|_| assert!(matches!(trainer.receive(), Event::Stepped { .. })));
+    trainer.send(&Request::Save { ticket });
+    assert_eq!(trainer.receive(), Event::Saved { ticket });
+    assert!(trainer.close());
+
+    // Another epoch takes no notice of it.
+    let mut again = Trainer::start(&["--threads", "1"]);
+    let (ticket, accepted) = again.submit(Job::Epoch(EpochJob { plan: plan(1), ..job.clone() }));
+    assert!(matches!(accepted, Event::Accepted { steps: all, .. } if all as usize == steps), "{accepted:?}");
+    again.send(&Request::Cancel { ticket });
+    let rest = again.run(Job::Epoch(job));
+    assert_eq!(rest.losses, whole.losses[3..]);
+    assert_eq!(rest.result, whole.result, "state and mean loss");
+    assert_eq!(std::fs::read(boards.path("out.momentum")).unwrap(), momentum);
+    assert!(!boards.path("checkpoint").exists(), "of no use any more");
 }
 
 #[test]

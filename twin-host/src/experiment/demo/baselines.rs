@@ -80,6 +80,7 @@ impl Baselines {
                 labels: LabelSource::None,
                 state_out: state_path.clone(),
                 momentum_out: Some(momentum_path.clone()),
+                checkpoint: None,
             }))
             .await?;
             step();

@@ -150,6 +150,7 @@ impl JobRun<'_> {
                     labels: LabelSource::Teacher { weights: teacher, kind },
                     state_out: text(&self.state_path(device)),
                     momentum_out: Some(text(&self.momentum_work(device))),
+                    checkpoint: None,
                 })
             }
         })
