@@ -8,6 +8,7 @@ mod job;
 mod logs;
 pub(crate) mod schedule;
 mod serve;
+mod show;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::Write;

@@ -76,6 +76,8 @@ pub struct Student {
     pub precision: LabelPrecision,
     /// Mini-batches a block of labels.
     pub batches_per_block: u32,
+    /// Held-out samples are scored after every so many epochs, and after the last.
+    pub score_every: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -136,6 +138,8 @@ struct RawStudent {
     precision: String,
     #[serde(default = "four")]
     batches_per_block: u32,
+    #[serde(default = "ten")]
+    score_every: u32,
 }
 
 fn one() -> u64 {
@@ -146,6 +150,9 @@ fn four() -> u32 {
 }
 fn five() -> f64 {
     5.0
+}
+fn ten() -> u32 {
+    10
 }
 fn sixty_four() -> u32 {
     64
@@ -260,7 +267,8 @@ fn student(raw: &RawStudent) -> Result<Student, ConfigError> {
         return Err(ConfigError::value("student.batches_per_block", "must be 1 to 1024"));
     }
     let recipe = recipe("student", raw.epochs, raw.learning_rate, raw.momentum, raw.weight_decay)?;
-    Ok(Student { recipe, batch: raw.batch, method, labels, precision, batches_per_block: raw.batches_per_block })
+    let (batches_per_block, score_every) = (raw.batches_per_block, raw.score_every);
+    Ok(Student { recipe, batch: raw.batch, method, labels, precision, batches_per_block, score_every })
 }
 
 fn recipe(

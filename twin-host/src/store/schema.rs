@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub(super) const VERSION: i64 = STEPS.len() as i64;
 
 /// Each step brings a database of the version before to the next. A released step is never changed.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     CREATE TABLE device (
@@ -107,6 +107,17 @@ const STEPS: [&str; 3] = [
         dropped INTEGER NOT NULL,
         PRIMARY KEY (device, queue)
     ) STRICT, WITHOUT ROWID;
+",
+    // What was learnt of devices, and why they got what they got.
+    "
+    ALTER TABLE twin ADD COLUMN experience TEXT;
+    CREATE TABLE decision (
+        device TEXT PRIMARY KEY,
+        job INTEGER NOT NULL REFERENCES job (id),
+        number INTEGER NOT NULL,
+        decided INTEGER NOT NULL DEFAULT (unixepoch()),
+        record TEXT NOT NULL
+    ) STRICT;
 ",
 ];
 

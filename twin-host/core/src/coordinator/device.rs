@@ -6,7 +6,6 @@ mod epoch;
 use core::time::Duration;
 
 use twin_shared::id::{BlobHash, DeviceId, RoundId};
-use twin_shared::model::Site;
 use twin_shared::wire::Order;
 
 use super::message::{Allotment, Fatal, Note, Output, Task};
@@ -199,18 +198,17 @@ impl Member {
         } else if self.twin.away_for(now).or(unseen).is_some_and(|away| away >= spec.patience) {
             self.leave(device, Departure::Away, out);
         } else if matches!(&self.phase, Phase::Local(epoch) if now >= epoch.deadline) {
-            self.offload(spec, device, "it missed the deadline".into(), now, out);
+            self.miss(device, now, out);
         }
     }
 
     /// The device takes no further part.
     pub(super) fn leave(&mut self, device: &DeviceId, why: Departure, out: &mut Vec<Output>) {
-        match self.phase.epoch() {
-            Some((run, Site::Local)) => {
-                out.push(Output::Cancel(Task::Labels { device: device.clone(), round: run.student.round }));
-            }
-            Some((run, Site::Host)) => out.push(Output::Cancel(epoch::epoch_task(device, &run.student))),
-            None => {}
+        if let Some(attempt) = self.phase.attempt() {
+            out.push(Output::Cancel(Task::Labels { device: device.clone(), round: attempt.run.student.round }));
+        }
+        if let Phase::Host(epoch) = &self.phase {
+            out.push(Output::Cancel(epoch::epoch_task(device, &epoch.run.student)));
         }
         out.push(Output::Note(Note::Left(device.clone(), why.to_string())));
         self.phase = Phase::Left { why, student: self.phase.student() };

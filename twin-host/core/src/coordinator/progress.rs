@@ -132,7 +132,8 @@ impl Standing {
                 trained: trained.map(|(_, trained)| TrainedEpoch { loss: finite(trained.loss), ..trained }),
                 arrived: arrived.map(|(_, state)| state),
             },
-            Phase::Host(HostEpoch { run, trained }) => Self::Host {
+            // The board's own late attempt is not gone on with: the host is at it.
+            Phase::Host(HostEpoch { run, trained, late: _ }) => Self::Host {
                 student: run.student,
                 allotment: run.allotment,
                 trained: trained.map(|(_, state, loss)| (state, finite(loss))),
@@ -166,6 +167,7 @@ impl Standing {
             Self::Host { student, allotment, trained } => Phase::Host(HostEpoch {
                 run: running(student, allotment),
                 trained: trained.map(|(state, loss)| (now, state, loss)),
+                late: None,
             }),
             Self::Confirming { student, allotment, site, document, loss, measured } => {
                 Phase::Confirming(Confirmation { run: running(student, allotment), site, document, loss, measured })

@@ -9,6 +9,7 @@ use twin_core::coordinator::{Coordinator, JobProgress, JobSpec, Note};
 use twin_shared::id::JobId;
 use twin_shared::model::Architecture;
 
+use super::decisions::Decisions;
 use super::tasks::Work;
 use super::{Ending, JobFailure, JobReport, JobRun, Voices};
 use crate::calibration::Calibration;
@@ -66,7 +67,8 @@ impl Host {
         self.runs += 1;
         let work = self.work.join(self.runs.to_string());
         std::fs::create_dir_all(&work).map_err(|error| StoreError::Files { path: work.clone(), error })?;
-        let (decided, decisions) = mpsc::channel(2);
+        let (decided, answers) = mpsc::channel(2);
+        let decisions = Decisions::open(&self.store.job_directory(record.job), decided)?;
         let mut run = JobRun {
             host: self,
             job,
@@ -80,11 +82,10 @@ impl Host {
             rounds: Vec::new(),
             teacher_asks: teacher.asks,
             student_asks: students.asks,
-            policy: None,
+            decisions,
             objective: record.objective,
-            decided,
         };
-        let voices = Voices { teacher: teacher.told, students: students.told, decisions, earlier };
+        let voices = Voices { teacher: teacher.told, students: students.told, decisions: answers, earlier };
         let ending = run.run(voices, first, note, &mut stop).await?;
         Ok((ending, run.report()?))
     }
@@ -170,5 +171,6 @@ fn spec_of(id: JobId, job: &Job, decide_every: Duration) -> JobSpec {
         patience: job.patience,
         deadline_factor: job.deadline_factor,
         decide_every,
+        score_every: job.student.score_every,
     }
 }

@@ -39,7 +39,7 @@ impl Member {
                 self.assign(spec, device, out);
             }
             Site::Host => {
-                self.phase = Phase::Host(HostEpoch { run, trained: None });
+                self.phase = Phase::Host(HostEpoch { run, trained: None, late: None });
                 self.assign(spec, device, out);
             }
         }
@@ -55,7 +55,7 @@ impl Member {
                 let missing = epoch.trained.is_none() && epoch.blocks.len() < blocks as usize;
                 missing.then(|| Task::Labels { device: device.clone(), round: epoch.run.student.round })
             }
-            Phase::Host(HostEpoch { run, trained: None }) => Some(epoch_task(device, &run.student)),
+            Phase::Host(HostEpoch { run, trained: None, .. }) => Some(epoch_task(device, &run.student)),
             Phase::Host(HostEpoch { trained: Some(_), .. })
             | Phase::Absent
             | Phase::Copying
@@ -85,10 +85,10 @@ impl Member {
             samples: self.twin.counts().map_or(0, |counts| counts.train),
             batches_per_block: spec.batches_per_block,
             uplink_bits_per_second: whole(run.allotment.rate.0),
-            deadline_ms: whole(run.allotment.predicted.total().0 * spec.deadline_factor * 1e3),
+            deadline_ms: u64::try_from(allowed(spec, &run.allotment).as_millis()).unwrap_or(u64::MAX),
         });
         out.push(Output::Command(device.clone(), order));
-        if let Phase::Local(epoch) = &self.phase {
+        if let Some(epoch) = self.phase.attempt() {
             let base = Purpose::Base { job: spec.job, round };
             out.push(Output::Send(device.clone(), run.student.state, base));
             for &(index, blob) in &epoch.blocks {
@@ -100,7 +100,7 @@ impl Member {
     /// The board was away, rebooted perhaps: say again what is wanted of it.
     pub(in crate::coordinator) fn say_again(&self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
         self.assign(spec, device, out);
-        if let Phase::Host(HostEpoch { run, trained: Some((_, state, _)) }) = &self.phase {
+        if let Phase::Host(HostEpoch { run, trained: Some((_, state, _)), .. }) = &self.phase {
             out.push(Output::Send(
                 device.clone(),
                 *state,
@@ -122,7 +122,7 @@ impl Member {
         blob: BlobHash,
         out: &mut Vec<Output>,
     ) {
-        if let Phase::Local(epoch) = &mut self.phase
+        if let Some(epoch) = self.phase.attempt_mut()
             && epoch.run.student.round == round
         {
             // Labels that are made again after a restart are those that the board may hold already.
@@ -143,11 +143,22 @@ impl Member {
         out: &mut Vec<Output>,
     ) {
         match reply.status {
-            Status::Accepted | Status::Running { .. } | Status::Done | Status::Calibrated(_) => {}
+            Status::Accepted | Status::Running { .. } | Status::Done => {}
+            Status::Calibrated(calibration) => {
+                if self.twin.experience.speeds.calibrate(calibration) {
+                    out.push(Output::Learnt(device.clone()));
+                }
+            }
             Status::Trained(trained) if trained.job == spec.job => {
-                if let Phase::Local(epoch) = &mut self.phase
+                let clock = self.twin.compute().map(|compute| compute.clock);
+                if let Some(epoch) = self.phase.attempt_mut()
                     && epoch.run.student.round == trained.round
                 {
+                    let network = epoch.run.student.architecture;
+                    let ms = trained.training_ms.saturating_sub(trained.starved_ms);
+                    let seconds = Duration::from_millis(ms).as_secs_f64();
+                    self.twin.experience.speeds.trained(network, seconds, trained.samples, clock);
+                    out.push(Output::Learnt(device.clone()));
                     epoch.trained = Some((now, trained));
                     self.settle_local(spec, device, out);
                 }
@@ -178,7 +189,7 @@ impl Member {
         now: Duration,
         out: &mut Vec<Output>,
     ) {
-        if let Phase::Local(epoch) = &mut self.phase
+        if let Some(epoch) = self.phase.attempt_mut()
             && epoch.run.student.round == round
         {
             epoch.arrived = Some((now, blob));
@@ -191,7 +202,7 @@ impl Member {
 
     /// The board has said that it trained, and the state is here: both, in either order.
     fn settle_local(&mut self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
-        let Phase::Local(epoch) = &self.phase else { return };
+        let Some(epoch) = self.phase.attempt() else { return };
         let (Some((trained_at, trained)), Some((arrived_at, state))) = (epoch.trained, epoch.arrived) else {
             return;
         };
@@ -212,6 +223,13 @@ impl Member {
             total: Seconds(0.0),
         };
         let run = epoch.run;
+        if let Phase::Host(overtaken) = &self.phase {
+            // It stands on the base that the host's own attempt stands on, and is here first.
+            out.push(Output::Cancel(epoch_task(device, &overtaken.run.student)));
+            out.push(Output::Note(Note::TakenLate { device: device.clone(), round: run.student.round }));
+            self.twin.experience.taken_late += 1;
+            out.push(Output::Learnt(device.clone()));
+        }
         self.confirm(spec, device, run, Site::Local, state, trained.loss, measured, out);
     }
 
@@ -231,6 +249,7 @@ impl Member {
             && epoch.run.student.round == round
         {
             epoch.trained = Some((now, state, loss));
+            self.give_up_late(spec, device, out);
             out.push(Output::Send(device.clone(), state, Purpose::Student { job: spec.job, round }));
         }
     }
@@ -244,7 +263,7 @@ impl Member {
         now: Duration,
         out: &mut Vec<Output>,
     ) {
-        let Phase::Host(HostEpoch { run, trained: Some((trained_at, state, loss)) }) = self.phase else {
+        let Phase::Host(HostEpoch { run, trained: Some((trained_at, state, loss)), .. }) = self.phase else {
             return;
         };
         if run.student.round != round {
@@ -268,16 +287,57 @@ impl Member {
         now: Duration,
         out: &mut Vec<Output>,
     ) {
-        let Phase::Local(epoch) = &self.phase else { return };
+        let Phase::Local(epoch) = &self.phase else {
+            // Late already: the host is at it.
+            self.give_up_late(spec, device, out);
+            return;
+        };
         let (student, allotment) = (epoch.run.student, epoch.run.allotment);
         out.push(Output::Cancel(Task::Labels { device: device.clone(), round: student.round }));
         out.push(Output::Forget(device.clone(), student.round));
         out.push(Output::Note(Note::Offloaded { device: device.clone(), round: student.round, why }));
         let run = Running { student, allotment: Allotment { site: Site::Host, ..allotment }, since: now };
-        self.phase = Phase::Host(HostEpoch { run, trained: None });
+        self.phase = Phase::Host(HostEpoch { run, trained: None, late: None });
         self.assign(spec, device, out);
         out.push(Output::Run(epoch_task(device, &student)));
     }
+
+    /// The board is not back by its deadline: the host begins the same epoch, and nobody waits for the board. What it
+    /// is at is not taken from it: should it be done before the host, its state is taken.
+    pub(super) fn miss(&mut self, device: &DeviceId, now: Duration, out: &mut Vec<Output>) {
+        let Phase::Local(epoch) = &self.phase else { return };
+        let (late, student, since) = (epoch.clone(), epoch.run.student, epoch.run.since);
+        let samples = self.twin.counts().map_or(0, |counts| counts.train);
+        let clock = self.twin.compute().map(|compute| compute.clock);
+        let experience = &mut self.twin.experience;
+        experience.missed_deadlines += 1;
+        experience.speeds.missed(student.architecture, seconds(now.saturating_sub(since)), samples, clock);
+        out.push(Output::Learnt(device.clone()));
+        let why = "it missed the deadline".into();
+        out.push(Output::Note(Note::Offloaded { device: device.clone(), round: student.round, why }));
+        let allotment = Allotment { site: Site::Host, ..late.run.allotment };
+        let run = Running { student, allotment, since: now };
+        self.phase = Phase::Host(HostEpoch { run, trained: None, late: Some(late) });
+        out.push(Output::Run(epoch_task(device, &student)));
+    }
+
+    /// The board's late attempt is of no use any more: it is told that the host trains this epoch.
+    fn give_up_late(&mut self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
+        if let Phase::Host(epoch) = &mut self.phase
+            && let Some(late) = epoch.late.take()
+        {
+            let round = late.run.student.round;
+            out.push(Output::Cancel(Task::Labels { device: device.clone(), round }));
+            out.push(Output::Forget(device.clone(), round));
+            self.assign(spec, device, out);
+        }
+    }
+}
+
+/// How long a board has for an epoch: the estimate where labels, training and transfers overlap, times the factor.
+fn allowed(spec: &JobSpec, allotment: &Allotment) -> Duration {
+    let seconds = (allotment.predicted.pipelined.0 * spec.deadline_factor).clamp(0.0, 1e7);
+    Duration::from_secs_f64(seconds).max(SHORTEST_DEADLINE)
 }
 
 /// Momentum is kept only where the epoch before was trained: it does not travel.
@@ -293,8 +353,7 @@ pub(super) fn epoch_task(device: &DeviceId, student: &StudentAt) -> Task {
 
 /// When a board that begins now has to have its epoch done.
 pub(super) fn deadline(spec: &JobSpec, allotment: &Allotment, now: Duration) -> Duration {
-    let predicted = Duration::from_secs_f64((allotment.predicted.total().0 * spec.deadline_factor).clamp(0.0, 1e7));
-    now + predicted.max(SHORTEST_DEADLINE)
+    now + allowed(spec, allotment)
 }
 
 /// The batches of an epoch, the same for board, labels and host.
