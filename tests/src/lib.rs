@@ -39,6 +39,12 @@ impl Running {
         Self(command.spawn().expect("the program starts"))
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Kills it without a word, as a power cut would.
     pub fn kill(&mut self) {
         let _ = self.0.kill();
