@@ -1,0 +1,35 @@
+//! Arbitrary payloads, and honest ones that were damaged, against the seal.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use twin_shared::id::BootId;
+use twin_shared::wire::seal::{DeviceKey, Opener, Sealer};
+use twin_shared::wire::{Channel, Direction, Nonce, Topic};
+
+fuzz_target!(|input: &[u8]| {
+    let [channel, way, rest @ ..] = input else { return };
+    let channel = Channel::ALL[usize::from(*channel) % Channel::ALL.len()];
+    let topic = Topic { device: "board1".parse().expect("a name"), channel };
+    let (key, boot) = (DeviceKey::new([7; 32]), BootId([9; 16]));
+    let mut opener = Opener::new(key.clone(), channel.direction());
+    opener.adopt(boot);
+    if way % 2 == 0 {
+        // Bytes without the key never open.
+        assert!(opener.open(&topic, &mut rest.to_vec()).is_err());
+        assert!(opener.open_document(&topic, &mut rest.to_vec()).is_err());
+        return;
+    }
+    // An honest payload with some bytes changed opens only where nothing was changed.
+    let direction = if way % 4 == 1 { channel.direction() } else { Direction::Up };
+    let mut buffer = [0; 256];
+    let mut sealer = Sealer::new(&key, direction, boot);
+    let Ok(sealed) = sealer.seal(&topic, 1, &Nonce(5), &mut buffer) else { return };
+    let mut damaged = sealed.to_vec();
+    for change in rest.chunks_exact(2) {
+        let at = usize::from(change[0]) % damaged.len();
+        damaged[at] ^= change[1];
+    }
+    let honest = direction == channel.direction() && damaged == sealed;
+    assert_eq!(opener.open(&topic, &mut damaged.clone()).is_ok(), honest);
+    assert!(opener.open(&topic, &mut damaged).is_err(), "nothing opens twice");
+});
