@@ -47,8 +47,9 @@ pub enum Parcel {
 pub struct Taken {
     /// What to tell the sender.
     pub ack: Option<BlobAck>,
-    /// A blob that is whole now, or was before.
-    pub whole: Option<Manifest>,
+    /// A blob that is whole now, or was before, by what it is: of a student state that travelled as a difference,
+    /// the state.
+    pub whole: Option<(BlobHash, Purpose)>,
 }
 
 /// What became of a blob of ours.
@@ -150,7 +151,7 @@ impl Courier {
     }
 
     /// The host offers a blob of at most this length, or one that is not wanted.
-    pub fn on_manifest(&mut self, manifest: Manifest, limit: Result<u64, Refusal>, now: Instant) -> Taken {
+    pub async fn on_manifest(&mut self, manifest: Manifest, limit: Result<u64, Refusal>, now: Instant) -> Taken {
         let on_disk = self.blobs.on_disk(&manifest);
         if limit.is_ok() && on_disk != OnDisk::Whole {
             if self.arriving.len() >= TIMED {
@@ -158,8 +159,11 @@ impl Courier {
             }
             self.arriving.entry(manifest.blob).or_insert(now);
         }
+        if limit.is_ok() && on_disk == OnDisk::Whole {
+            return self.receive(manifest).await;
+        }
         let answer = self.exchange.on_manifest(manifest, limit, on_disk);
-        Taken { ack: acknowledgement(Some(answer)), whole: (on_disk == OnDisk::Whole).then_some(manifest) }
+        Taken { ack: acknowledgement(Some(answer)), whole: None }
     }
 
     /// A piece comes. The last one of a blob has the whole checked, off the event loop.
@@ -184,17 +188,18 @@ impl Courier {
         if let Some(since) = since {
             path.received(now, manifest.size, now.saturating_duration_since(since));
         }
+        self.receive(manifest).await
+    }
+
+    /// A blob is all here: checked, understood and acknowledged, in this order.
+    async fn receive(&mut self, manifest: Manifest) -> Taken {
         let blobs = self.blobs.clone();
-        let verdict = off_loop(move || blobs.finish(&manifest)).await;
-        let whole = verdict.is_ok().then_some(manifest);
-        let verdict = verdict.map_err(|error| {
+        let verdict = off_loop(move || blobs.receive(&manifest)).await.map_err(|error| {
             tracing::warn!(%error, "a blob that came is not taken");
-            match error {
-                BlobError::Hash { .. } => Refusal::Hash,
-                BlobError::Io { .. } => Refusal::Storage,
-            }
+            error.refusal()
         });
-        Taken { ack: acknowledgement(Some(self.exchange.verified(&manifest.blob, verdict))), whole }
+        let whole = verdict.ok().map(|blob| (blob, manifest.purpose));
+        Taken { ack: acknowledgement(Some(self.exchange.verified(&manifest.blob, verdict.map(drop)))), whole }
     }
 }
 

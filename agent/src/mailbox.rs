@@ -6,7 +6,8 @@ use serde::Serialize;
 use twin_shared::id::{BootId, DeviceId};
 use twin_shared::wire::seal::{DeviceKey, Opener, SealError, Sealer};
 use twin_shared::wire::{
-    BlobAck, BlobMessage, Channel, Command, Direction, HostState, MAX_CHUNK, Nonce, Topic, TwinDocument, codec,
+    BlobAck, BlobMessage, Channel, Command, Direction, HostState, MAX_CHUNK, Nonce, Topic, TwinDocument, VersionRange,
+    codec,
 };
 
 /// Both directions of a board's seal.
@@ -56,6 +57,11 @@ impl Mailbox {
     /// Messages come from this boot of the host from now on.
     pub fn adopt(&mut self, boot: BootId) {
         self.opener.adopt(boot);
+    }
+
+    /// The host speaks these versions: messages are of the newest that both do.
+    pub fn speak(&mut self, theirs: VersionRange) {
+        self.sealer.speak(theirs);
     }
 
     /// The topic of a channel.

@@ -22,7 +22,7 @@ use twin_shared::wire::{
 
 use crate::guard::Permit;
 use calibrating::Calibrating;
-pub use message::{About, Input, Memory, Message, Output, TrainedHere};
+pub use message::{About, Input, Kept, Memory, Message, Output, TrainedHere};
 use work::{Epoch, Stage, Work};
 
 /// Largest student state and block of labels that are taken, bytes.
@@ -194,7 +194,7 @@ impl Session {
             }
             Input::LabelsAtHand { job, round, blocks } => self.on_labels_at_hand(job, round, blocks),
             Input::Hashed { document, found } => self.on_hashed(&document, found, out),
-            Input::Kept { ticket, state } => self.on_kept(now, ticket, state, out),
+            Input::Kept { ticket, kept } => self.on_kept(now, ticket, kept, out),
             Input::StorageFailed(message) => {
                 out.push(Output::Warn(message.clone()));
                 self.fail(now, FailureCode::Storage, &message, out);
@@ -286,7 +286,9 @@ impl Session {
         let mut needed: Vec<BlobHash> = self.memory.confirmed.iter().copied().collect();
         needed.extend(self.about.dataset.map(|(_, blob)| blob));
         needed.extend(self.memory.trained.map(|trained| trained.epoch.state));
+        needed.extend(self.memory.carrier.map(|(_, carrier)| carrier));
         needed.extend(self.work.epoch().map(|epoch| epoch.assignment.base));
+        needed.extend(self.work.epoch().map(|epoch| epoch.sparing.common));
         needed.extend(self.wanted.map(|document| document.state));
         needed.extend(self.work.local().into_iter().flat_map(|(_, blocks)| blocks.hashes()));
         needed
@@ -351,10 +353,19 @@ impl Session {
                 }
             }
             Purpose::Student { job, round } => {
-                if let Work::Uploading(epoch) = &self.work
-                    && (epoch.job(), epoch.round()) == (job, round)
-                {
-                    self.work = Work::Idle;
+                let Work::Uploading(epoch) = &self.work else { return };
+                if (epoch.job(), epoch.round()) != (job, round) {
+                    return;
+                }
+                let trained =
+                    self.memory.trained.filter(|trained| (trained.epoch.job, trained.epoch.round) == (job, round));
+                match (why, trained) {
+                    // The host cannot read the difference: it gets the state whole.
+                    (Refusal::Base, Some(trained)) if self.memory.carrier.take().is_some() => {
+                        out.push(Output::Persist(self.memory.clone()));
+                        out.push(Output::Send { blob: trained.epoch.state, purpose });
+                    }
+                    (_, _) => self.work = Work::Idle,
                 }
             }
             Purpose::Base { .. } | Purpose::Labels { .. } | Purpose::Telemetry | Purpose::Probe(_) => {}

@@ -4,11 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use twin_data::blobs::Blobs;
+use twin_data::blobs::{BlobError, Blobs};
 use twin_shared::id::{BlobHash, JobId, RoundId};
-use twin_shared::pipe::{EpochJob, LabelSource};
-use twin_shared::plan::Method;
-use twin_shared::wire::Assignment;
+use twin_shared::pipe::{CompressPlan, EpochJob, LabelSource};
+use twin_shared::plan::{Compression, Method};
+use twin_shared::wire::{Assignment, Sparing};
+
+use crate::session::Kept;
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -26,18 +28,19 @@ impl Workspace {
         Ok(Self { folder })
     }
 
-    /// Makes room for an epoch, and removes what other epochs left but the momentum of the one before. What there is of
-    /// this epoch stays.
+    /// Makes room for an epoch, and removes what other epochs left but the momentum of the one before and what the
+    /// rounding of the state that both sides hold left out. What there is of this epoch stays.
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn prepare(&self, job: JobId, round: RoundId) -> io::Result<()> {
+    pub fn prepare(&self, job: JobId, round: RoundId, common: &BlobHash) -> io::Result<()> {
         let labels = self.labels(job, round);
         let own = [labels.clone(), self.checkpoint(job, round)];
         let before = round.0.checked_sub(1).map(|before| self.momentum(job, RoundId(before)));
+        let residual = self.residual(common);
         for entry in fs::read_dir(&self.folder)? {
             let path = entry?.path();
-            if own.contains(&path) || Some(&path) == before.as_ref() {
+            if own.contains(&path) || path == residual || Some(&path) == before.as_ref() {
                 continue;
             }
             if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
@@ -103,6 +106,7 @@ impl Workspace {
     pub fn epoch_job(
         &self,
         assignment: &Assignment,
+        sparing: &Sparing,
         momentum: bool,
         blobs: &Blobs,
         dataset: &BlobHash,
@@ -129,11 +133,61 @@ impl Workspace {
             state_out: text(&self.state(job, round))?,
             momentum_out: Some(text(&self.momentum(job, round))?),
             checkpoint: Some(text(&self.checkpoint(job, round))?),
+            compression: self.compress_plan(assignment, sparing, blobs)?,
         })
+    }
+
+    /// How an epoch's state is made fit to travel, where it travels and not whole.
+    fn compress_plan(
+        &self,
+        assignment: &Assignment,
+        sparing: &Sparing,
+        blobs: &Blobs,
+    ) -> Result<Option<CompressPlan>, NotText> {
+        let base = blobs.path(&sparing.common);
+        // Without the common state there is nothing to be a difference to.
+        if sparing.compression == Compression::None || !sparing.upload || !base.is_file() {
+            return Ok(None);
+        }
+        let (job, round) = (assignment.job, assignment.round);
+        let residual = Some(self.residual(&sparing.common)).filter(|file| file.is_file());
+        Ok(Some(CompressPlan {
+            compression: sparing.compression,
+            base: text(&base)?,
+            residual: residual.as_deref().map(text).transpose()?,
+            residual_out: text(&self.fresh(job, round, "residual"))?,
+            delta_out: text(&self.fresh(job, round, "delta"))?,
+        }))
+    }
+
+    /// Takes what an epoch wrote: its state and the file that carries it are among the blobs then, and what was left
+    /// out lies under the state's name, for the next rounding.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn keep(&self, job: JobId, round: RoundId, blobs: &Blobs) -> Result<Kept, String> {
+        let said = |error: BlobError| error.to_string();
+        let (state, _) = blobs.adopt(&self.state(job, round)).map_err(said)?;
+        let (residual, delta) = (self.fresh(job, round, "residual"), self.fresh(job, round, "delta"));
+        if !delta.is_file() {
+            return Ok(Kept { state, delta: None });
+        }
+        let (delta, _) = blobs.adopt(&delta).map_err(said)?;
+        fs::rename(&residual, self.residual(&state)).map_err(|error| format!("{}: {error}", residual.display()))?;
+        Ok(Kept { state, delta: Some(delta) })
     }
 
     fn labels(&self, job: JobId, round: RoundId) -> PathBuf {
         self.folder.join(format!("labels-{job}-{round}"))
+    }
+
+    /// What the rounding that made this state left out.
+    fn residual(&self, state: &BlobHash) -> PathBuf {
+        self.folder.join(format!("residual-{state}"))
+    }
+
+    fn fresh(&self, job: JobId, round: RoundId, kind: &str) -> PathBuf {
+        self.folder.join(format!("{kind}-{job}-{round}.new"))
     }
 
     fn checkpoint(&self, job: JobId, round: RoundId) -> PathBuf {
@@ -165,8 +219,9 @@ mod tests {
         let blob = folder.path().join("blob");
         fs::write(&blob, b"labels").expect("written");
         let (job, rounds) = (JobId(3), [RoundId(0), RoundId(1), RoundId(2)]);
+        let common = BlobHash([1; 32]);
         for round in rounds {
-            workspace.prepare(job, round).expect("prepared");
+            workspace.prepare(job, round, &common).expect("prepared");
             // A block that comes again is placed again.
             for _ in 0..2 {
                 workspace.place_labels(&blob, job, round, 7).expect("placed");
@@ -175,12 +230,15 @@ mod tests {
             fs::write(workspace.state(job, round), b"state").expect("written");
             fs::write(workspace.checkpoint(job, round), b"checkpoint").expect("written");
         }
-        workspace.prepare(job, RoundId(2)).expect("prepared");
+        for state in [common, BlobHash([2; 32])] {
+            fs::write(workspace.residual(&state), b"residual").expect("written");
+        }
+        workspace.prepare(job, RoundId(2), &common).expect("prepared");
         assert!(workspace.labels(job, rounds[2]).join("00007.labels").is_file());
         assert_eq!(fs::read_dir(workspace.labels(job, rounds[2])).expect("there").count(), 1);
-        assert!(workspace.momentum(job, rounds[1]).is_file());
+        assert!(workspace.momentum(job, rounds[1]).is_file() && workspace.residual(&common).is_file());
         assert!(workspace.checkpoint(job, rounds[2]).is_file());
-        assert_eq!(fs::read_dir(folder.path().join("work")).expect("there").count(), 3);
+        assert_eq!(fs::read_dir(folder.path().join("work")).expect("there").count(), 4);
         let blob = BlobHash::of(b"labels");
         assert_eq!(workspace.labels_at_hand(job, rounds[2]).expect("readable"), [(7, blob)]);
         assert_eq!(workspace.labels_at_hand(job, RoundId(9)).expect("none"), []);

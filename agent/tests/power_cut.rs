@@ -137,7 +137,7 @@ fn work(folder: &Path) {
         }
         blobs.finish(&manifest).expect("whole");
         println!("chunks {round}");
-        workspace.prepare(JobId(1), RoundId(round)).expect("prepared");
+        workspace.prepare(JobId(1), RoundId(round), &BlobHash([0; 32])).expect("prepared");
         let labels = blobs.path(&BlobHash::of(&content(round)));
         workspace.place_labels(&labels, JobId(1), RoundId(round), 0).expect("placed");
         println!("labels {round}");

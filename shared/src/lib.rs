@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "std")]
+pub mod compress;
+#[cfg(feature = "std")]
 pub mod config;
 pub mod id;
 pub mod model;

@@ -17,10 +17,10 @@ use crate::id::BlobHash;
 mod job;
 mod outcome;
 
-pub use crate::plan::{Augmentation, EpochPlan, LabelKind, LabelPrecision, Method, Recipe};
+pub use crate::plan::{Augmentation, Compression, EpochPlan, LabelKind, LabelPrecision, Method, Recipe};
 pub use job::{
-    CalibrateJob, CountJob, EpochJob, EvaluateJob, FedAvgJob, InitStudentJob, Job, LabelSource, LabelsJob,
-    Normalisation, Part, TeacherBatch, TeacherJob,
+    CalibrateJob, CompressPlan, CountJob, EpochJob, EvaluateJob, FedAvgJob, InitStudentJob, Job, LabelSource,
+    LabelsJob, Normalisation, Part, TeacherBatch, TeacherJob,
 };
 pub use outcome::{DeviceScores, Evaluation, Outcome, Score};
 

@@ -94,9 +94,96 @@ pub enum LabelPrecision {
     Int8,
 }
 
+/// How a student state travels: what its differences to a state that both sides hold are rounded to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Whole, in f32.
+    #[default]
+    None,
+    /// Differences in bfloat16.
+    Bf16,
+    /// Differences in 255 steps, a step for each block of numbers.
+    Int8,
+    /// In 15 steps.
+    Int4,
+    /// In three.
+    Int2,
+}
+
+impl Compression {
+    /// Every kind, the most exact first.
+    pub const ALL: [Self; 5] = [Self::None, Self::Bf16, Self::Int8, Self::Int4, Self::Int2];
+
+    /// The name in configurations, files and on command lines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+            Self::Int2 => "int2",
+        }
+    }
+}
+
+/// After which epochs a state is exchanged. Between them it stays where it was trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SyncEvery {
+    /// After every so many epochs, and after the last.
+    Epochs(core::num::NonZeroU32),
+    /// After the last epoch only.
+    Final,
+}
+
+impl SyncEvery {
+    /// After every epoch.
+    pub const EPOCH: Self = Self::Epochs(core::num::NonZeroU32::MIN);
+
+    /// Whether the state is exchanged after this epoch, counted from 0, of so many.
+    #[must_use]
+    pub const fn is_due(self, epoch: u32, epochs: u32) -> bool {
+        let last = epoch.saturating_add(1) >= epochs;
+        match self {
+            Self::Epochs(every) => last || (epoch + 1).is_multiple_of(every.get()),
+            Self::Final => last,
+        }
+    }
+}
+
+/// A name that is no compression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be none, bf16, int8, int4 or int2")]
+pub struct UnknownCompression;
+
+impl core::str::FromStr for Compression {
+    type Err = UnknownCompression;
+
+    fn from_str(text: &str) -> Result<Self, UnknownCompression> {
+        Self::ALL.into_iter().find(|known| known.name() == text).ok_or(UnknownCompression)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_state_is_exchanged_after_its_epochs_and_the_last() {
+        let due = |every: SyncEvery| (0..7).filter(|&epoch| every.is_due(epoch, 7)).collect::<Vec<u32>>();
+        assert_eq!(due(SyncEvery::EPOCH), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(due(SyncEvery::Epochs(3.try_into().expect("not 0"))), [2, 5, 6]);
+        assert_eq!(due(SyncEvery::Final), [6]);
+    }
+
+    #[test]
+    fn a_compression_reads_back() {
+        for compression in Compression::ALL {
+            assert_eq!(compression.name().parse(), Ok(compression));
+        }
+        assert!("int3".parse::<Compression>().is_err());
+    }
 
     #[test]
     fn the_schedule_drops_at_its_four_marks() {

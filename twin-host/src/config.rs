@@ -2,6 +2,7 @@
 
 mod job;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use serde::Deserialize;
 use twin_core::scheduler::policy::PolicyKind;
 use twin_core::scheduler::{Accuracy, Weights};
 use twin_shared::config::{ConfigError, from_toml};
+use twin_shared::id::DeviceId;
 use twin_shared::model::Architecture;
 use twin_shared::units::{Gigahertz, Hertz};
 
@@ -39,6 +41,15 @@ pub struct Config {
     pub teacher_threads: u32,
     /// How students, sites and shares are decided.
     pub scheduler: SchedulerConfig,
+    /// Boards whose link is paid by the megabyte.
+    pub metered: BTreeMap<DeviceId, Metered>,
+}
+
+/// A board whose link is paid by the megabyte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metered {
+    /// Bytes a day, both ways, after which blobs wait for the next day.
+    pub allowance: Option<u64>,
 }
 
 /// How students, sites and shares are decided.
@@ -46,8 +57,8 @@ pub struct Config {
 pub struct SchedulerConfig {
     /// The policy.
     pub policy: PolicyKind,
-    /// f_ser in the gigahertz that boards report; `None` is as calibrated.
-    pub frequency: Option<Gigahertz>,
+    /// f_ser.
+    pub frequency: Gigahertz,
     /// b_max.
     pub bandwidth: Hertz,
     /// Sites are decided again this often.
@@ -70,6 +81,15 @@ struct Raw {
     broker: RawBroker,
     trainer: RawTrainer,
     scheduler: RawScheduler,
+    #[serde(default)]
+    metered: Vec<RawMetered>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawMetered {
+    device: String,
+    #[serde(default)]
+    max_mb_per_day: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -168,10 +188,24 @@ impl TryFrom<Raw> for Config {
             names: raw.broker.names,
             plain_beyond_loopback: raw.broker.dangerously_plain_beyond_loopback,
             teacher_threads: threads(raw.trainer.teacher_threads),
-            scheduler: scheduler(raw.scheduler)?,
+            scheduler: scheduler(raw.scheduler, trainer.threads)?,
+            metered: metered(&raw.metered)?,
             trainer,
         })
     }
+}
+
+fn metered(raw: &[RawMetered]) -> Result<BTreeMap<DeviceId, Metered>, ConfigError> {
+    let mut all = BTreeMap::new();
+    for (k, metered) in raw.iter().enumerate() {
+        let key = format!("metered[{k}].device");
+        let device: DeviceId = metered.device.parse().map_err(|error| ConfigError::value(&key, error))?;
+        let allowance = (metered.max_mb_per_day > 0).then(|| u64::from(metered.max_mb_per_day) * 1_000_000);
+        if all.insert(device, Metered { allowance }).is_some() {
+            return Err(ConfigError::value(&key, format!("{} is named twice", metered.device)));
+        }
+    }
+    Ok(all)
 }
 
 fn listener(key: &str, text: &str) -> Result<Option<SocketAddr>, ConfigError> {
@@ -181,7 +215,7 @@ fn listener(key: &str, text: &str) -> Result<Option<SocketAddr>, ConfigError> {
     text.parse().map(Some).map_err(|_| ConfigError::value(key, "must be like \"127.0.0.1:1883\", or empty"))
 }
 
-fn scheduler(raw: RawScheduler) -> Result<SchedulerConfig, ConfigError> {
+fn scheduler(raw: RawScheduler, threads: u32) -> Result<SchedulerConfig, ConfigError> {
     let within = |key: &str, value: f64, low: f64, high: f64| {
         if (low..=high).contains(&value) {
             Ok(value)
@@ -189,7 +223,10 @@ fn scheduler(raw: RawScheduler) -> Result<SchedulerConfig, ConfigError> {
             Err(ConfigError::value(format!("scheduler.{key}"), format!("must be {low} to {high}")))
         }
     };
-    let frequency = within("frequency_ghz", raw.frequency_ghz, 0.0, 1e6)?;
+    let frequency = match within("frequency_ghz", raw.frequency_ghz, 0.0, 1e6)? {
+        0.0 => processor_ghz() * f64::from(threads),
+        given => given,
+    };
     let models = raw.models.iter().enumerate().map(|(k, model)| {
         let key = |name: &str| format!("models[{k}].{name}");
         let architecture =
@@ -204,7 +241,7 @@ fn scheduler(raw: RawScheduler) -> Result<SchedulerConfig, ConfigError> {
     }
     Ok(SchedulerConfig {
         policy: raw.policy.parse().map_err(|error| ConfigError::value("scheduler.policy", error))?,
-        frequency: (frequency > 0.0).then_some(Gigahertz(frequency)),
+        frequency: Gigahertz(frequency),
         bandwidth: Hertz(within("bandwidth_hz", raw.bandwidth_hz, 1.0, 1e12)?),
         decide_every: Duration::from_secs(raw.decide_every_s.clamp(1, 86_400)),
         hysteresis: within("hysteresis", raw.hysteresis, 0.0, 1.0)?,
@@ -219,6 +256,13 @@ fn scheduler(raw: RawScheduler) -> Result<SchedulerConfig, ConfigError> {
         },
         models,
     })
+}
+
+/// The processor's highest frequency as the kernel says it; 2 GHz where it does not.
+fn processor_ghz() -> f64 {
+    let khz = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq");
+    let from_sysfs = khz.ok().and_then(|text| text.trim().parse::<f64>().ok()).map(|khz| khz / 1e6);
+    from_sysfs.filter(|ghz| (0.1..100.0).contains(ghz)).unwrap_or(2.0)
 }
 
 #[cfg(test)]
@@ -249,6 +293,8 @@ mod tests {
             ("[trainer]\ndevice = \"tpu\"", "trainer.device"),
             ("[[scheduler.models]]\nname = \"resnet50\"\naccuracy_own = 0.5\naccuracy_avg = 0.5", "models[0].name"),
             ("data_dir = 5", "data_dir"),
+            ("[[metered]]\ndevice = \"A\"", "metered[0].device"),
+            ("[[metered]]\ndevice = \"a\"\n[[metered]]\ndevice = \"a\"", "metered[1].device"),
             ("not toml", ""),
         ] {
             let error = Config::parse(text).expect_err(text).to_string();

@@ -12,6 +12,7 @@ mod experiment;
 mod link;
 pub mod serve;
 pub mod store;
+pub mod traffic;
 pub mod train;
 
 pub use cli::run;

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use twin_core::coordinator::BoardInput;
-use twin_data::blobs::{BlobError, Blobs};
+use twin_data::blobs::Blobs;
 use twin_shared::id::{BlobHash, BootId, DeviceId, RoundId};
 use twin_shared::model::Site;
 use twin_shared::pacing::TokenBucket;
@@ -19,10 +19,11 @@ use twin_shared::wire::seal::{DeviceKey, Opener, SealError, Sealer};
 use twin_shared::wire::telemetry::Telemetry;
 use twin_shared::wire::{
     BlobAck, BlobMessage, BoardState, Channel, Command, Direction, HostState, LogLine, MAX_CHUNK, Manifest, Nonce,
-    Order, Purpose, Refusal, Reply, Topic, TwinDocument, WIRE_VERSIONS, codec,
+    Order, Purpose, Refusal, Reply, Sparing, Topic, TwinDocument, WIRE_VERSIONS, codec,
 };
 
 use crate::broker::{Broker, Inbound, Outbound};
+use crate::traffic::{Day, Ledger, Use, packet};
 
 /// Largest dataset and student state that are taken from a board, bytes.
 const MAX_DATASET: u64 = 8 << 30;
@@ -31,6 +32,11 @@ const MAX_STATE: u64 = 512 << 20;
 /// Largest batch of kept samples, and of random bytes that measure the way, bytes.
 const MAX_SAMPLES: u64 = 1 << 20;
 const MAX_PROBE: u64 = 4 << 20;
+/// Without anything to do a link wakes this often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// While the day's allowance is spent, whether a new day has begun is looked at this often.
+const NEW_DAY: Duration = Duration::from_secs(60);
 
 /// What the coordinator wants of a board.
 #[derive(Debug)]
@@ -93,6 +99,10 @@ pub(crate) struct LinkParts {
     pub(crate) epoch: u64,
     pub(crate) started: Instant,
     pub(crate) up: mpsc::Sender<FromBoard>,
+    /// Where what is carried is written down.
+    pub(crate) ledger: Arc<Ledger>,
+    /// Bytes a day, both ways, after which no more blobs are carried.
+    pub(crate) allowance: Option<u64>,
 }
 
 /// One board's link.
@@ -111,6 +121,10 @@ pub(crate) struct Link {
     probe: Option<BlobHash>,
     counts: LinkCounts,
     buffer: Vec<u8>,
+    /// What the message in hand is for.
+    used: Use,
+    /// Whether the day's allowance is spent.
+    spent: bool,
 }
 
 impl Link {
@@ -120,7 +134,7 @@ impl Link {
             sealer: Sealer::new(&parts.key, Direction::Down, parts.boot),
             opener: Opener::new(parts.key.clone(), Direction::Up),
             exchange: Exchange::default(),
-            bucket: TokenBucket::of_link(rate, parts.started.elapsed()),
+            bucket: TokenBucket::new(rate, burst(rate), parts.started.elapsed()),
             rate,
             birth: 0,
             commands: 0,
@@ -128,6 +142,8 @@ impl Link {
             probe: None,
             counts: LinkCounts::default(),
             buffer: vec![0; MAX_CHUNK + 512],
+            used: Use::Control,
+            spent: false,
             parts,
         }
     }
@@ -140,11 +156,12 @@ impl Link {
     ) -> LinkCounts {
         self.announce(true).await;
         loop {
+            self.mind_allowance().await;
             let paced = self.send_blobs().await;
             let wake = match (paced, self.exchange.wake_at()) {
                 (Some(wait), _) => wait,
                 (None, Some(at)) => at.saturating_sub(self.now()).max(Duration::from_millis(1)),
-                (None, None) => Duration::from_secs(3600),
+                (None, None) => LONGEST_SLEEP,
             };
             tokio::select! {
                 inbound = inbox.recv() => match inbound {
@@ -158,13 +175,26 @@ impl Link {
                     }
                     Some(order) => self.on_order(order).await,
                 },
-                () = tokio::time::sleep(wake.min(Duration::from_secs(3600))) => {}
+                () = tokio::time::sleep(wake.min(if self.spent { NEW_DAY } else { LONGEST_SLEEP })) => {}
             }
         }
     }
 
     fn now(&self) -> Duration {
         self.parts.started.elapsed()
+    }
+
+    /// Holds blobs back both ways once the day's allowance is spent, and lets them go on the next day.
+    async fn mind_allowance(&mut self) {
+        let Some(allowance) = self.parts.allowance else { return };
+        let spent = self.parts.ledger.spent(&self.parts.device, Day::of(SystemTime::now())) >= allowance;
+        if spent != self.spent {
+            self.spent = spent;
+            tracing::info!(device = %self.parts.device, allowance, spent, "the day's allowance of bytes");
+        }
+        for ack in self.exchange.open(!spent) {
+            self.publish(Channel::DnAck, &ack).await;
+        }
     }
 
     async fn announce(&mut self, online: bool) {
@@ -184,11 +214,13 @@ impl Link {
             }
             match self.exchange.poll(now) {
                 Some(Output::Offer(manifest)) => {
+                    self.used = manifest.purpose.into();
                     self.publish(Channel::DnBlob, &BlobMessage::Manifest(manifest)).await;
                 }
                 Some(Output::Chunk { blob, index, offset, length }) => {
                     match self.parts.blobs.read_chunk(&blob, offset, length) {
                         Ok(bytes) => {
+                            self.used = self.exchange.progress().map_or(Use::Control, |(sent, ..)| sent.purpose.into());
                             self.publish(Channel::DnBlob, &BlobMessage::Chunk { blob, index, bytes: &bytes }).await;
                         }
                         Err(error) => {
@@ -209,12 +241,14 @@ impl Link {
                     Order::SendDataset(version) => {
                         self.expected.insert(Purpose::Dataset(version));
                     }
-                    Order::Assign(assignment) => {
+                    Order::Assign(assignment)
+                    | Order::AssignOn { assignment, sparing: Sparing { upload: true, .. }, .. } => {
                         self.expected.retain(|purpose| matches!(purpose, Purpose::Dataset(_)));
                         if assignment.site == Site::Local {
                             self.expected.insert(Purpose::Student { job: assignment.job, round: assignment.round });
                         }
                     }
+                    Order::AssignOn { .. } => self.expected.retain(|purpose| matches!(purpose, Purpose::Dataset(_))),
                     Order::Rebirth | Order::Stop(_) | Order::Calibrate { .. } => {}
                 }
                 self.commands += 1;
@@ -238,7 +272,7 @@ impl Link {
             LinkOrder::Pace(rate) => {
                 let now = self.now();
                 self.rate = rate;
-                self.bucket.set_link(rate, now);
+                self.bucket = TokenBucket::new(rate, burst(rate), now);
             }
             LinkOrder::Farewell => {}
         }
@@ -247,6 +281,8 @@ impl Link {
     async fn on_inbound(&mut self, inbound: Inbound) {
         self.counts.bytes_up += inbound.payload.len() as u64;
         let topic = inbound.topic.clone();
+        let length = packet(&topic, inbound.payload.len());
+        let mut used = Use::Control;
         let mut payload = inbound.payload.to_vec();
         let handled = match topic.channel {
             Channel::UpState => self.on_state(&topic, &mut payload).await,
@@ -262,7 +298,7 @@ impl Link {
             | Channel::DnPong
             | Channel::DnCommand
             | Channel::DnBlob
-            | Channel::DnAck => self.on_message(&topic, &mut payload).await,
+            | Channel::DnAck => self.on_message(&topic, &mut payload, &mut used).await,
         };
         if let Err(error) = handled {
             match error {
@@ -276,7 +312,12 @@ impl Link {
             }
             tracing::warn!(device = %self.parts.device, %topic, %error, "a payload is refused");
         }
+        self.write_down(used, Direction::Up, length);
         inbound.settle();
+    }
+
+    fn write_down(&self, used: Use, way: Direction, bytes: usize) {
+        self.parts.ledger.count(&self.parts.device, Day::of(SystemTime::now()), used, way, bytes);
     }
 
     async fn on_state(&mut self, topic: &Topic, payload: &mut [u8]) -> Result<(), SealError> {
@@ -294,6 +335,7 @@ impl Link {
                 self.birth = birth.sequence;
                 self.opener.adopt(boot);
                 self.forget_probe();
+                self.sealer.speak(birth.versions);
                 self.exchange.reconnect();
                 BoardInput::Online(birth)
             }
@@ -310,7 +352,7 @@ impl Link {
         Ok(())
     }
 
-    async fn on_message(&mut self, topic: &Topic, payload: &mut [u8]) -> Result<(), SealError> {
+    async fn on_message(&mut self, topic: &Topic, payload: &mut [u8], used: &mut Use) -> Result<(), SealError> {
         let opened = match self.opener.open(topic, payload) {
             Ok(opened) => opened,
             Err(SealError::Boot(boot)) if self.opener.boot().is_none() => {
@@ -322,6 +364,7 @@ impl Link {
         };
         match topic.channel {
             Channel::UpTelemetry => {
+                *used = Use::Telemetry;
                 let sample = codec::decode::<Telemetry>(opened.body)?;
                 self.tell(BoardInput::Telemetry(sample)).await;
             }
@@ -358,8 +401,14 @@ impl Link {
             Channel::UpBlob => {
                 let body = opened.body.to_vec();
                 match codec::decode::<BlobMessage<'_>>(&body)? {
-                    BlobMessage::Manifest(manifest) => self.on_manifest(manifest).await,
-                    BlobMessage::Chunk { blob, index, bytes } => self.on_chunk(blob, index, bytes).await,
+                    BlobMessage::Manifest(manifest) => {
+                        *used = manifest.purpose.into();
+                        self.on_manifest(manifest).await;
+                    }
+                    BlobMessage::Chunk { blob, index, bytes } => {
+                        *used = self.exchange.receiving(&blob).map_or(Use::Control, |taken| taken.purpose.into());
+                        self.on_chunk(blob, index, bytes).await;
+                    }
                 }
             }
             Channel::UpState
@@ -384,12 +433,11 @@ impl Link {
             Purpose::Student { .. } => Ok(MAX_STATE),
             Purpose::Base { .. } | Purpose::Labels { .. } => Err(Refusal::Unexpected),
         };
-        let wanted = limit.is_ok();
-        let answer = self.exchange.on_manifest(manifest, limit, on_disk);
         // Held already, and wanted again: the board has not heard of it, and the coordinator may not have either.
-        if wanted && on_disk == OnDisk::Whole {
-            self.arrived(manifest).await;
+        if limit.is_ok() && on_disk == OnDisk::Whole {
+            return self.receive(manifest).await;
         }
+        let answer = self.exchange.on_manifest(manifest, limit, on_disk);
         self.answer(Some(answer)).await;
     }
 
@@ -407,39 +455,36 @@ impl Link {
         self.answer(next).await;
     }
 
-    /// Publishes an acknowledgement; verifies a blob that is whole first, so that nothing is acknowledged before it
-    /// is stored.
+    /// Publishes an acknowledgement; takes a blob that is whole first, so that nothing is acknowledged before it is
+    /// stored.
     async fn answer(&mut self, output: Option<Output>) {
-        let output = match output {
-            Some(Output::Verify(manifest)) => {
-                let verdict = match self.parts.blobs.finish(&manifest) {
-                    Ok(()) => Ok(()),
-                    Err(error) => {
-                        tracing::warn!(device = %self.parts.device, %error, "a blob is refused");
-                        Err(match error {
-                            BlobError::Hash { .. } => Refusal::Hash,
-                            BlobError::Io { .. } => Refusal::Storage,
-                        })
-                    }
-                };
-                if verdict.is_ok() {
-                    self.arrived(manifest).await;
-                }
-                Some(self.exchange.verified(&manifest.blob, verdict))
-            }
-            other => other,
-        };
-        if let Some(Output::Ack(ack)) = output {
-            self.publish(Channel::DnAck, &ack).await;
+        match output {
+            Some(Output::Verify(manifest)) => self.receive(manifest).await,
+            Some(Output::Ack(ack)) => self.publish(Channel::DnAck, &ack).await,
+            Some(Output::Offer(_) | Output::Chunk { .. } | Output::Sent(_) | Output::Refused(..)) | None => {}
         }
     }
 
-    async fn arrived(&mut self, manifest: Manifest) {
-        if let Purpose::Probe(_) = manifest.purpose {
+    /// A blob is all here: checked, told and acknowledged, in this order.
+    async fn receive(&mut self, manifest: Manifest) {
+        let blobs = self.parts.blobs.clone();
+        let verdict = match tokio::task::spawn_blocking(move || blobs.receive(&manifest)).await {
+            Ok(Ok(blob)) => Ok(blob),
+            Ok(Err(error)) => {
+                tracing::warn!(device = %self.parts.device, %error, "a blob is refused");
+                Err(error.refusal())
+            }
+            // The runtime ends.
+            Err(_) => return,
+        };
+        if let (Ok(_), Purpose::Probe(_)) = (&verdict, manifest.purpose) {
             self.send_probe_back(manifest);
-            return;
+        } else if let Ok(blob) = verdict {
+            self.tell(BoardInput::Received { purpose: manifest.purpose, blob }).await;
         }
-        self.tell(BoardInput::Received { purpose: manifest.purpose, blob: manifest.blob }).await;
+        if let Output::Ack(ack) = self.exchange.verified(&manifest.blob, verdict.map(drop)) {
+            self.publish(Channel::DnAck, &ack).await;
+        }
     }
 
     /// The board times both ways with the same bytes.
@@ -497,6 +542,8 @@ impl Link {
             }
         };
         self.counts.bytes_down += sealed.len() as u64;
+        let used = if channel == Channel::DnBlob { self.used } else { Use::Control };
+        self.write_down(used, Direction::Down, packet(&topic, sealed.len()));
         if channel == Channel::DnBlob {
             self.bucket.charge(u32::try_from(sealed.len()).unwrap_or(u32::MAX));
         }
@@ -504,6 +551,11 @@ impl Link {
             tracing::warn!(device = %self.parts.device, %error, "the broker did not take a message");
         }
     }
+}
+
+/// A tenth of a second of the rate, bytes.
+fn burst(rate: BitsPerSecond) -> u32 {
+    u32::try_from(whole(rate.0 / 80.0)).unwrap_or(u32::MAX)
 }
 
 /// The nearest whole number; what is negative or no number is 0.

@@ -80,7 +80,7 @@ async fn round(visit: &mut Visit, folder: &Path, bytes: usize) -> Result<Through
                 Some(Delivery::Sent(_)) | None => Taken::default(),
             },
             Ok(Letter::Blob(BlobMessage::Manifest(manifest))) if manifest.purpose == purpose => {
-                down.on_manifest(manifest, Ok(bytes as u64), now)
+                down.on_manifest(manifest, Ok(bytes as u64), now).await
             }
             Ok(Letter::Blob(BlobMessage::Chunk { blob, index, bytes })) => {
                 down.on_chunk(blob, index, bytes, &mut path).await

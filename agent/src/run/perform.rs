@@ -8,7 +8,7 @@ use anyhow::Context;
 use twin_shared::id::BlobHash;
 use twin_shared::pipe::{Job, Request, Ticket};
 use twin_shared::units::BitsPerSecond;
-use twin_shared::wire::{Assignment, LogLevel, LogLine, Purpose, codec};
+use twin_shared::wire::{Assignment, LogLevel, LogLine, Purpose, Sparing, codec};
 
 use super::Agent;
 use crate::outbox::Parcel;
@@ -16,9 +16,10 @@ use crate::session::{Input, Memory, Message, Output};
 use crate::trainer::TrainerProcess;
 use crate::{durable, off_loop};
 
-/// Version of the memory's file. Version 1 ended before the assigned epoch.
-const MEMORY_VERSION: u8 = 2;
-const WITHOUT_ASSIGNED: u8 = 1;
+/// Version of the memory's file. Version 1 ended before the assigned epoch, version 2 before how states travel.
+const MEMORY_VERSION: u8 = 3;
+/// What older versions lack at their end is nothing, and nothing is a zero: so many of them.
+const OLDER: [(u8, usize); 2] = [(1, 3), (2, 2)];
 
 /// Partial files that nothing was written to for so long are given up.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
@@ -29,11 +30,11 @@ pub(super) fn recall(folder: &Path) -> anyhow::Result<Memory> {
     let bytes = durable::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let memory = bytes.as_deref().map(|bytes| match bytes.split_first() {
         Some((&MEMORY_VERSION, rest)) => codec::decode::<Memory>(rest).ok(),
-        Some((&WITHOUT_ASSIGNED, rest)) => {
-            let none = [0];
-            codec::decode::<Memory>(&[rest, &none].concat()).ok()
-        }
-        Some(_) | None => None,
+        Some((version, rest)) => OLDER
+            .iter()
+            .find(|(older, _)| older == version)
+            .and_then(|&(_, missing)| codec::decode::<Memory>(&[rest, &vec![0; missing]].concat()).ok()),
+        None => None,
     });
     Ok(match memory {
         None => Memory::default(),
@@ -116,9 +117,9 @@ impl Agent {
                     Err(error) => Input::StorageFailed(error.to_string()),
                 });
             }
-            Output::Prepare { job, round } => {
+            Output::Prepare { job, round, common } => {
                 let workspace = self.workspace.clone();
-                let prepared = off_loop(move || workspace.prepare(job, round)).await;
+                let prepared = off_loop(move || workspace.prepare(job, round, &common)).await;
                 return prepared.err().map(|error| Input::StorageFailed(format!("work: {error}")));
             }
             Output::PlaceLabels { job, round, index, blob } => {
@@ -133,7 +134,9 @@ impl Agent {
                     Err(error) => Input::StorageFailed(format!("labels: {error}")),
                 });
             }
-            Output::Submit { ticket, assignment, momentum } => return self.submit(ticket, &assignment, momentum),
+            Output::Submit { ticket, assignment, sparing, momentum } => {
+                return self.submit(ticket, &assignment, &sparing, momentum);
+            }
             Output::Grant(ticket) => self.ask_trainer(Request::Grant { ticket, steps: 1 }),
             Output::Cancel(ticket) => self.ask_trainer(Request::Cancel { ticket }),
             Output::Save(ticket) => self.ask_trainer(Request::Save { ticket }),
@@ -144,10 +147,9 @@ impl Agent {
                 return self.calibrator.mark(architecture, batch, why).map(Input::Calibrated);
             }
             Output::Keep { ticket, job, round } => {
-                let (blobs, file) = (self.courier.blobs().clone(), self.workspace.state(job, round));
-                let state = off_loop(move || blobs.adopt(&file)).await;
-                let state = state.map(|(blob, _)| blob).map_err(|error| error.to_string());
-                return Some(Input::Kept { ticket, state });
+                let (blobs, workspace) = (self.courier.blobs().clone(), self.workspace.clone());
+                let kept = off_loop(move || workspace.keep(job, round, &blobs)).await;
+                return Some(Input::Kept { ticket, kept });
             }
             Output::StopTrainer => {
                 if let Some(trainer) = self.trainer.take() {
@@ -177,11 +179,11 @@ impl Agent {
         None
     }
 
-    fn submit(&mut self, ticket: Ticket, assignment: &Assignment, momentum: bool) -> Option<Input> {
+    fn submit(&mut self, ticket: Ticket, assignment: &Assignment, sparing: &Sparing, momentum: bool) -> Option<Input> {
         let Some(dataset) = self.dataset else {
             return Some(Input::StorageFailed("no dataset here".to_owned()));
         };
-        let job = match self.workspace.epoch_job(assignment, momentum, self.courier.blobs(), &dataset) {
+        let job = match self.workspace.epoch_job(assignment, sparing, momentum, self.courier.blobs(), &dataset) {
             Ok(job) => job,
             Err(error) => return Some(Input::StorageFailed(error.to_string())),
         };

@@ -112,7 +112,10 @@ impl Agent {
         };
         let now = Instant::now();
         match letter {
-            Letter::Host(state, boot) => self.tell(Input::Host { state, boot }).await,
+            Letter::Host(state, boot) => {
+                self.mailbox.speak(state.versions);
+                self.tell(Input::Host { state, boot }).await;
+            }
             Letter::Desired(document) => self.tell(Input::Desired(document)).await,
             Letter::Command(command) => {
                 tracing::debug!(id = command.id, order = ?command.order, "order");
@@ -139,7 +142,7 @@ impl Agent {
                 if limit == Err(Refusal::Unexpected) {
                     tracing::debug!(?manifest, "a blob that nobody wants");
                 }
-                let taken = self.courier.on_manifest(manifest, limit, now);
+                let taken = self.courier.on_manifest(manifest, limit, now).await;
                 self.on_taken(taken).await;
             }
             Letter::Blob(BlobMessage::Chunk { blob, index, bytes }) => {
@@ -153,8 +156,8 @@ impl Agent {
         if let Some(ack) = taken.ack {
             self.outbox.push(Parcel::Ack(ack));
         }
-        if let Some(manifest) = taken.whole {
-            self.tell(Input::Received { blob: manifest.blob, purpose: manifest.purpose }).await;
+        if let Some((blob, purpose)) = taken.whole {
+            self.tell(Input::Received { blob, purpose }).await;
         }
     }
 }

@@ -6,7 +6,7 @@ use twin_shared::model::Architecture;
 use twin_shared::pipe::{Event, Ticket};
 use twin_shared::wire::{
     Assignment, BoardCalibration, BoardState, Capabilities, Command, DatasetOffer, HostState, Purpose, Refusal, Reply,
-    TrainedEpoch, TwinDocument,
+    Sparing, TrainedEpoch, TwinDocument,
 };
 
 use crate::guard::Permit;
@@ -38,6 +38,10 @@ pub struct Memory {
     pub confirmed: heapless::Vec<BlobHash, 3>,
     /// The epoch that is to be trained here.
     pub assigned: Option<Assignment>,
+    /// How its state will travel; nothing is spared without.
+    pub sparing: Option<Sparing>,
+    /// A state that was trained here, and the file that carries it in few bytes.
+    pub carrier: Option<(BlobHash, BlobHash)>,
 }
 
 /// An epoch trained here, and what it started from.
@@ -47,6 +51,15 @@ pub struct TrainedHere {
     pub base: BlobHash,
     /// The rest.
     pub epoch: TrainedEpoch,
+}
+
+/// What was taken in after an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// The hash of the state's file.
+    pub state: BlobHash,
+    /// The file that carries it in few bytes, where that was asked for.
+    pub delta: Option<BlobHash>,
 }
 
 /// What a session is told.
@@ -74,7 +87,7 @@ pub enum Input {
     Command(Command),
     /// A blob that [`super::Session::limit`] allowed is whole on disk, from now on or again.
     Received {
-        /// Its name.
+        /// Its name; of a student state that travelled as a difference, the state's.
         blob: BlobHash,
         /// What it is for.
         purpose: Purpose,
@@ -118,8 +131,8 @@ pub enum Input {
     Kept {
         /// The job.
         ticket: Ticket,
-        /// The hash of the state file, or what the disk said.
-        state: Result<BlobHash, String>,
+        /// What is among the blobs now, or what the disk said.
+        kept: Result<Kept, String>,
     },
     /// The disk refused what an output wanted.
     StorageFailed(String),
@@ -168,12 +181,15 @@ pub enum Output {
     Look(BlobHash),
     /// Hash the file of this document's state.
     Rehash(TwinDocument),
-    /// Make room for this epoch's files and remove those of others, but the momentum of the epoch before.
+    /// Make room for this epoch's files and remove those of others, but the momentum of the epoch before and what
+    /// the last rounding left out.
     Prepare {
         /// The job.
         job: JobId,
         /// The epoch.
         round: RoundId,
+        /// The state that host and board hold: what its rounding left out stays too.
+        common: BlobHash,
     },
     /// Put a block of labels where the trainer looks for it.
     PlaceLabels {
@@ -199,6 +215,8 @@ pub enum Output {
         ticket: Ticket,
         /// The epoch.
         assignment: Box<Assignment>,
+        /// How its state will travel.
+        sparing: Sparing,
         /// Whether the momentum of the epoch before goes on.
         momentum: bool,
     },

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use twin_shared::id::{BlobHash, JobId, RoundId};
 use twin_shared::model::Site;
-use twin_shared::wire::{Assignment, Command, FailureCode, Order, Purpose, Reply, Status};
+use twin_shared::wire::{Assignment, Command, FailureCode, Order, Purpose, Reply, Sparing, Status};
 
 use super::message::{Message, Output};
 use super::work::{Blocks, Epoch, Receiving, Work, flaw};
@@ -35,7 +35,16 @@ impl Session {
                 }
                 None => self.reply(id, failed(FailureCode::Missing, "no dataset here"), out),
             },
-            Order::Assign(assignment) => self.on_assign(now, id, assignment, out),
+            Order::Assign(assignment) => {
+                self.on_assign(now, id, assignment, Sparing::nothing(assignment.base), out);
+            }
+            Order::AssignOn { dataset, assignment, sparing } => match self.about.dataset {
+                Some((offer, _)) if offer.version == dataset => self.on_assign(now, id, assignment, sparing, out),
+                Some(_) | None => {
+                    let message = format!("the dataset {dataset:.12} is not here");
+                    self.reply(id, failed(FailureCode::Missing, &message), out);
+                }
+            },
             Order::Stop(job) => {
                 if self.work.epoch().is_some_and(|epoch| epoch.job() == job) {
                     self.drop_work(now, out);
@@ -49,7 +58,7 @@ impl Session {
         }
     }
 
-    fn on_assign(&mut self, now: Duration, id: u64, assignment: Assignment, out: &mut Vec<Output>) {
+    fn on_assign(&mut self, now: Duration, id: u64, assignment: Assignment, sparing: Sparing, out: &mut Vec<Output>) {
         if let Some(flaw) = flaw(&assignment) {
             self.reply(id, failed(FailureCode::TrainerFailed, &flaw), out);
             return;
@@ -58,7 +67,7 @@ impl Session {
             self.reply(id, failed(FailureCode::Missing, "no dataset here"), out);
             return;
         }
-        let epoch = Epoch { command: id, assignment };
+        let epoch = Epoch { command: id, assignment, sparing };
         out.push(Output::Pace(assignment.uplink_bits_per_second));
         let trained = self.memory.trained.filter(|trained| {
             let here = (trained.epoch.job, trained.epoch.round, trained.base);
@@ -67,9 +76,7 @@ impl Session {
         if let Some(trained) = trained {
             self.drop_work(now, out);
             self.remember_assigned(None, out);
-            self.work = Work::Uploading(epoch);
-            self.reply(id, Status::Trained(trained.epoch), out);
-            self.send_state(&trained, out);
+            self.hand_over(epoch, &trained, out);
             return;
         }
         if let Some(known) = self.work.epoch_mut().filter(|known| known.is(&assignment)) {
@@ -78,10 +85,10 @@ impl Session {
             return;
         }
         self.drop_work(now, out);
-        self.remember_assigned((assignment.site == Site::Local).then_some(assignment), out);
+        self.remember_assigned((assignment.site == Site::Local).then_some((assignment, sparing)), out);
         let (job, round) = (assignment.job, assignment.round);
         out.push(Output::Abandon { but: Some((job, round)) });
-        out.push(Output::Prepare { job, round });
+        out.push(Output::Prepare { job, round, common: sparing.common });
         self.work = match assignment.site {
             Site::Local => Work::Receiving(Receiving { epoch, has_base: false, blocks: Blocks::default() }),
             Site::Host => Work::Awaiting(epoch),
@@ -93,9 +100,10 @@ impl Session {
     }
 
     /// Writes down which epoch is to be trained here, so that a restart goes on with it, host or no host.
-    pub(super) fn remember_assigned(&mut self, assigned: Option<Assignment>, out: &mut Vec<Output>) {
-        if self.memory.assigned != assigned {
-            self.memory.assigned = assigned;
+    pub(super) fn remember_assigned(&mut self, assigned: Option<(Assignment, Sparing)>, out: &mut Vec<Output>) {
+        let (assigned, sparing) = assigned.unzip();
+        if (self.memory.assigned, self.memory.sparing) != (assigned, sparing) {
+            (self.memory.assigned, self.memory.sparing) = (assigned, sparing);
             out.push(Output::Persist(self.memory.clone()));
         }
     }
@@ -105,7 +113,8 @@ impl Session {
     pub(super) fn on_begun(&mut self, out: &mut Vec<Output>) {
         let Some(assignment) = self.memory.assigned.filter(|_| self.about.dataset.is_some()) else { return };
         let (job, round) = (assignment.job, assignment.round);
-        let epoch = Epoch { command: UNASKED, assignment };
+        let sparing = self.memory.sparing.unwrap_or(Sparing::nothing(assignment.base));
+        let epoch = Epoch { command: UNASKED, assignment, sparing };
         self.work = Work::Receiving(Receiving { epoch, has_base: false, blocks: Blocks::default() });
         out.push(Output::Pace(assignment.uplink_bits_per_second));
         out.push(Output::Look(assignment.base));

@@ -7,10 +7,10 @@ mod any_order;
 use twin_shared::id::{DatasetVersion, JobId, ModelVersion, RoundId};
 use twin_shared::model::{Architecture, Site};
 use twin_shared::pipe::{Event, Outcome};
-use twin_shared::plan::{Augmentation, EpochPlan, LabelKind, Method, Recipe};
+use twin_shared::plan::{Augmentation, Compression, EpochPlan, LabelKind, Method, Recipe};
 use twin_shared::wire::{
-    Assignment, BoardCalibration, Capabilities, Command, DatasetOffer, Order, StudentCalibration, TrainedEpoch,
-    VersionRange,
+    Assignment, BoardCalibration, Capabilities, Command, DatasetOffer, Order, Sparing, StudentCalibration,
+    TrainedEpoch, VersionRange,
 };
 
 use super::*;
@@ -201,7 +201,7 @@ fn an_epoch_goes_from_assignment_to_proof() {
     let state = blob("state 0");
     let outputs = session.handle(secs(52), done(ticket, state));
     assert_eq!(outputs, [Output::Keep { ticket, job: JOB, round: RoundId(0) }]);
-    let outputs = session.handle(secs(52), Input::Kept { ticket, state: Ok(state) });
+    let outputs = session.handle(secs(52), Input::Kept { ticket, kept: Ok(Kept { state, delta: None }) });
     let trained = TrainedEpoch {
         job: JOB,
         round: RoundId(0),
@@ -273,6 +273,53 @@ fn the_same_command_is_done_once_and_answered_again() {
     let second = session.handle(secs(2), again);
     assert_eq!((sends(&second), replies(&second)), (0, vec![Status::Accepted]));
     let outputs = session.handle(secs(3), order(5, Order::SendDataset(DatasetVersion([0; 32]))));
+    assert!(matches!(replies(&outputs)[0], Status::Failed { code: FailureCode::Missing, .. }));
+}
+
+/// What travels is the delta; where the host cannot read it, the state itself; where it is not wanted yet, nothing.
+#[test]
+fn a_trained_state_travels_as_it_was_agreed() {
+    let (base, state, delta) = (blob("base"), blob("state"), blob("delta"));
+    let epoch =
+        TrainedEpoch { job: JOB, round: RoundId(0), state, samples: 60, loss: 0.5, training_ms: 1, starved_ms: 0 };
+    let (trained, carrier) = (Some(TrainedHere { base, epoch }), Some((state, delta)));
+    let memory = Memory { trained, carrier, ..Memory::default() };
+    let mut session = Session::new(about(), memory);
+    session.handle(secs(0), Input::Connected { sequence: 1 });
+    session.handle(secs(0), host(1, true));
+    let dataset = about().dataset.expect("it has one").0.version;
+    let assign = |upload| Order::AssignOn {
+        dataset,
+        assignment: assignment(0, base, Site::Local),
+        sparing: Sparing { compression: Compression::Int8, common: base, upload },
+    };
+    let sent = |outputs: &[Output]| {
+        outputs.iter().find_map(|output| if let Output::Send { blob, .. } = output { Some(*blob) } else { None })
+    };
+    let outputs = session.handle(secs(1), order(1, assign(false)));
+    assert_eq!((replies(&outputs), sent(&outputs)), (vec![Status::Trained(epoch)], None));
+    let outputs = session.handle(secs(2), order(2, assign(true)));
+    assert_eq!(sent(&outputs), Some(delta));
+    let purpose = Purpose::Student { job: JOB, round: RoundId(0) };
+    let outputs = session.handle(secs(3), Input::NotSent { purpose, why: Refusal::Base });
+    assert_eq!(sent(&outputs), Some(state));
+    // The state itself cannot be refused for that; if it is, it is given up.
+    let outputs = session.handle(secs(4), Input::NotSent { purpose, why: Refusal::Base });
+    assert_eq!(sent(&outputs), None);
+}
+
+#[test]
+fn an_assignment_on_a_dataset_that_is_not_here_is_refused() {
+    let mut session = Session::new(about(), Memory::default());
+    session.handle(secs(0), Input::Connected { sequence: 1 });
+    session.handle(secs(0), host(1, true));
+    let base = blob("base");
+    let wrong = Order::AssignOn {
+        dataset: DatasetVersion([0xdd; 32]),
+        assignment: assignment(0, base, Site::Local),
+        sparing: Sparing::nothing(base),
+    };
+    let outputs = session.handle(secs(1), order(1, wrong));
     assert!(matches!(replies(&outputs)[0], Status::Failed { code: FailureCode::Missing, .. }));
 }
 

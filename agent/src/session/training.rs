@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use twin_shared::id::BlobHash;
 use twin_shared::pipe::{Event, Outcome, Ticket};
 use twin_shared::wire::{Assignment, FailureCode, Purpose, Status, TrainedEpoch};
 
-use super::message::{Output, TrainedHere};
+use super::message::{Kept, Output, TrainedHere};
 use super::work::{Epoch, Keeping, Receiving, Stage, Stepping, Training, Turn, Work};
 use super::{Process, Session};
 use crate::guard::Permit;
@@ -79,7 +78,8 @@ impl Session {
         let ticket = self.ticket();
         self.process = Process::Busy;
         self.work = Work::Training(Training { epoch, blocks, ticket, stage: Stage::Preparing { since: now } });
-        out.push(Output::Submit { ticket, assignment: Box::new(assignment), momentum });
+        let sparing = epoch.sparing;
+        out.push(Output::Submit { ticket, assignment: Box::new(assignment), sparing, momentum });
     }
 
     /// One step at a time, if it is our turn, the guard agrees, the rest is over and the labels are there.
@@ -127,7 +127,7 @@ impl Session {
 
     pub(super) fn on_trainer_died(&mut self, death: &Death, out: &mut Vec<Output>) {
         if let Work::Training(training) = &self.work {
-            let Epoch { command, assignment } = training.epoch;
+            let Epoch { command, assignment, .. } = training.epoch;
             // Nobody is left who could be told to cancel.
             self.work = Work::Idle;
             self.remember_assigned(None, out);
@@ -151,7 +151,7 @@ impl Session {
             Event::Done { ticket, outcome } if ticket == ours => self.on_done(now, outcome, out),
             Event::Failed { ticket, message } if ticket == ours => {
                 self.process = Process::Idle { since: now };
-                let Epoch { command, assignment } = training.epoch;
+                let Epoch { command, assignment, .. } = training.epoch;
                 self.work = Work::Idle;
                 self.remember_assigned(None, out);
                 if is_want_of_memory(&message) {
@@ -238,25 +238,19 @@ impl Session {
     }
 
     /// The state file is among the blobs: from now on this epoch is trained, whatever happens.
-    pub(super) fn on_kept(
-        &mut self,
-        now: Duration,
-        ticket: Ticket,
-        state: Result<BlobHash, String>,
-        out: &mut Vec<Output>,
-    ) {
+    pub(super) fn on_kept(&mut self, now: Duration, ticket: Ticket, kept: Result<Kept, String>, out: &mut Vec<Output>) {
         let Work::Keeping(keeping) = self.work else { return };
         if keeping.ticket != ticket {
             return;
         }
-        match state {
-            Ok(found) if found == keeping.state => {}
-            Ok(found) => {
-                let message = format!("the trainer wrote {found:.12} and said {:.12}", keeping.state);
+        let delta = match kept {
+            Ok(Kept { state, delta }) if state == keeping.state => delta,
+            Ok(Kept { state, .. }) => {
+                let message = format!("the trainer wrote {state:.12} and said {:.12}", keeping.state);
                 return self.fail(now, FailureCode::Storage, &message, out);
             }
             Err(message) => return self.fail(now, FailureCode::Storage, &message, out),
-        }
+        };
         let epoch = keeping.epoch;
         let trained = TrainedHere {
             base: epoch.assignment.base,
@@ -271,16 +265,24 @@ impl Session {
             },
         };
         self.memory.trained = Some(trained);
-        self.memory.assigned = None;
+        self.memory.carrier = delta.map(|delta| (keeping.state, delta));
+        (self.memory.assigned, self.memory.sparing) = (None, None);
         out.push(Output::Persist(self.memory.clone()));
-        self.work = Work::Uploading(epoch);
-        self.reply(epoch.command, Status::Trained(trained.epoch), out);
-        self.send_state(&trained, out);
+        self.hand_over(epoch, &trained, out);
     }
 
-    pub(super) fn send_state(&self, trained: &TrainedHere, out: &mut Vec<Output>) {
+    /// Says that the epoch is trained, and sends its state where it is wanted now.
+    pub(super) fn hand_over(&mut self, epoch: Epoch, trained: &TrainedHere, out: &mut Vec<Output>) {
+        self.reply(epoch.command, Status::Trained(trained.epoch), out);
+        if !epoch.sparing.upload {
+            self.work = Work::Idle;
+            return;
+        }
+        self.work = Work::Uploading(epoch);
         let TrainedEpoch { job, round, state, .. } = trained.epoch;
-        out.push(Output::Send { blob: state, purpose: Purpose::Student { job, round } });
+        let carrier = self.memory.carrier.filter(|(carried, _)| *carried == state);
+        let blob = carrier.map_or(state, |(_, carrier)| carrier);
+        out.push(Output::Send { blob, purpose: Purpose::Student { job, round } });
     }
 }
 

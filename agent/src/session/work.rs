@@ -7,7 +7,7 @@ use twin_shared::id::{BlobHash, JobId, RoundId};
 use twin_shared::model::Site;
 use twin_shared::pipe::Ticket;
 use twin_shared::plan::Method;
-use twin_shared::wire::Assignment;
+use twin_shared::wire::{Assignment, Sparing};
 
 /// What a board is doing.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,7 @@ pub(super) enum Work {
 pub(super) struct Epoch {
     pub(super) command: u64,
     pub(super) assignment: Assignment,
+    pub(super) sparing: Sparing,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod normalisation;
 pub mod order;
 pub mod partition;
+pub mod states;
 
 pub use error::DataError;
 pub use image_set::{IMAGE_BYTES, Image, ImageSet, Part, SIDE, SampleHash};

@@ -11,6 +11,7 @@ use twin_shared::pipe::{EpochJob, LabelSource, Outcome};
 use twin_shared::plan::{EpochPlan, LabelKind, Recipe};
 
 use crate::checkpoint::{self, fingerprint};
+use crate::compressed;
 use crate::error::LearnError;
 use crate::labels::{Block, block_path};
 use crate::model::Model;
@@ -200,7 +201,11 @@ impl EpochRun {
         if let Some(path) = &self.job.momentum_out {
             self.optimiser.save(&self.student, Path::new(path))?;
         }
-        let written = self.student.save(Path::new(&self.job.state_out))?;
+        let out = Path::new(&self.job.state_out);
+        let written = match &self.job.compression {
+            None => self.student.save(out)?,
+            Some(plan) => compressed::save(&self.student, plan, out)?,
+        };
         if let Some(path) = &self.job.checkpoint {
             // Of no use any more; where it cannot be removed, the next epoch's name is another.
             let _ = std::fs::remove_file(path);

@@ -6,6 +6,7 @@
 
 pub mod calibrate;
 pub mod checkpoint;
+mod compressed;
 pub mod count;
 pub mod device;
 pub mod distill;

@@ -181,6 +181,22 @@ fn version(tensors: &[Plain]) -> ModelVersion {
     ModelVersion(*hasher.finalize().as_bytes())
 }
 
+/// What a file of f32 tensors would be told of when written: its version, hash and length.
+///
+/// # Errors
+/// When the bytes are no such file.
+pub(crate) fn written(path: &Path, bytes: &[u8]) -> Result<Written, LearnError> {
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|error| LearnError::NotSafetensors { path: path.to_owned(), problem: error.to_string() })?;
+    let plain = file.tensors().into_iter().map(|(name, view)| Plain {
+        name,
+        shape: view.shape().to_vec(),
+        bytes: view.data().to_vec(),
+    });
+    let plain: Vec<Plain> = plain.collect();
+    Ok(Written { version: version(&plain), hash: BlobHash::of(bytes), bytes: bytes.len() as u64 })
+}
+
 /// Writes tensors as f32 beside the name, and then gives the file the name. Equal content gives equal bytes.
 ///
 /// # Errors

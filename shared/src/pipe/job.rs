@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::Architecture;
-use crate::plan::{Augmentation, EpochPlan, LabelKind, LabelPrecision, Method, Recipe};
+use crate::plan::{Augmentation, Compression, EpochPlan, LabelKind, LabelPrecision, Method, Recipe};
 
 /// What a trainer can be asked to do. Paths are absolute or relative to the trainer's working directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -140,6 +140,23 @@ pub struct EpochJob {
     /// Written by [`Request::Save`](super::Request::Save) and gone on from where it is this very job's; removed when
     /// the epoch is done.
     pub checkpoint: Option<String>,
+    /// Whether the state after is rounded to what travels in few bytes, and how.
+    pub compression: Option<CompressPlan>,
+}
+
+/// How a state is made fit to travel: see [`crate::compress`]. The state after the epoch is then the adopted one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompressPlan {
+    /// What the difference is rounded to.
+    pub compression: Compression,
+    /// The state that both sides hold.
+    pub base: String,
+    /// What the last rounding left out; none is nothing.
+    pub residual: Option<String>,
+    /// Where what this one leaves out goes.
+    pub residual_out: String,
+    /// Where the file that travels goes.
+    pub delta_out: String,
 }
 
 /// Normalisation layers of a FedAvg student.

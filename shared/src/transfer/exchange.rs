@@ -44,6 +44,7 @@ pub struct Exchange {
     waiting: VecDeque<Manifest>,
     receiving: BTreeMap<BlobHash, Receiver>,
     retransmissions: u64,
+    closed: bool,
 }
 
 impl Exchange {
@@ -85,6 +86,17 @@ impl Exchange {
         self.retransmissions
     }
 
+    /// Lets blobs pass, or holds them back both ways: nothing is sent, and the peer gets no credit. Returns what the
+    /// peer is to be told. What it had credit for comes all the same and is taken.
+    pub fn open(&mut self, open: bool) -> Vec<BlobAck> {
+        if self.closed != open {
+            return Vec::new();
+        }
+        self.closed = !open;
+        self.receiving.values_mut().for_each(|receiver| receiver.open(open));
+        self.receiving.values().map(Receiver::ack).collect()
+    }
+
     /// The connection is new: what was on its way may be lost.
     pub fn reconnect(&mut self) {
         if let Some(sender) = &mut self.sending {
@@ -95,6 +107,9 @@ impl Exchange {
     /// What to put on the wire next, if anything is due; it counts as sent at `now`. Call until `None`, as far as
     /// pacing allows.
     pub fn poll(&mut self, now: Duration) -> Option<Output> {
+        if self.closed {
+            return None;
+        }
         if self.sending.is_none() {
             self.sending = self.waiting.pop_front().map(Sender::new);
         }
@@ -115,6 +130,7 @@ impl Exchange {
     #[must_use]
     pub fn wake_at(&self) -> Option<Duration> {
         match &self.sending {
+            _ if self.closed => None,
             Some(sender) => Some(sender.wake_at()),
             None => (!self.waiting.is_empty()).then_some(Duration::ZERO),
         }
@@ -154,7 +170,10 @@ impl Exchange {
             return Output::Ack(BlobAck::Complete { blob });
         }
         let receiver = match limit.and_then(|limit| Receiver::new(manifest, limit, on_disk)) {
-            Ok(receiver) => receiver,
+            Ok(mut receiver) => {
+                receiver.open(!self.closed);
+                receiver
+            }
             Err(why) => return Output::Ack(BlobAck::Refused { blob, why }),
         };
         if let Some(known) = self.receiving.get(&blob).filter(|known| *known.manifest() == manifest) {
@@ -174,6 +193,12 @@ impl Exchange {
     pub fn place(&self, blob: &BlobHash, index: u32, length: usize) -> Option<(Manifest, u64)> {
         let receiver = self.receiving.get(blob)?;
         Some((*receiver.manifest(), receiver.place(index, length)?))
+    }
+
+    /// What was offered of a blob that comes.
+    #[must_use]
+    pub fn receiving(&self, blob: &BlobHash) -> Option<Manifest> {
+        self.receiving.get(blob).map(|receiver| *receiver.manifest())
     }
 
     /// What a chunk that is not wanted is answered by: the sender has not heard what is held.

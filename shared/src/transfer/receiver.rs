@@ -24,6 +24,7 @@ pub struct Receiver {
     window: u32,
     base: u32,
     beyond: u64,
+    open: bool,
 }
 
 impl Receiver {
@@ -49,7 +50,7 @@ impl Receiver {
             }
             OnDisk::Whole => chunks,
         };
-        Ok(Self { manifest, chunks, window, base, beyond: 0 })
+        Ok(Self { manifest, chunks, window, base, beyond: 0, open: true })
     }
 
     /// The blob.
@@ -79,10 +80,9 @@ impl Receiver {
         self.base >= self.chunks
     }
 
-    /// The whole had a wrong hash: begin anew.
-    pub fn restart(&mut self) {
-        self.base = 0;
-        self.beyond = 0;
+    /// Gives credit, or none: a sender without credit waits, and what it has sent already is still taken.
+    pub fn open(&mut self, open: bool) {
+        self.open = open;
     }
 
     /// What to tell the sender.
@@ -92,7 +92,7 @@ impl Receiver {
             blob: self.blob(),
             base: self.base,
             beyond: self.beyond,
-            credit: self.base.saturating_add(self.window),
+            credit: self.base.saturating_add(if self.open { self.window } else { 0 }),
         }
     }
 

@@ -9,6 +9,9 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
 const SHORTEST_PATIENCE: Duration = Duration::from_millis(500);
 
+/// Waiting for the first word of a chunk: on a link that nobody knows yet a window may take that long.
+const UNKNOWN_LINK_PATIENCE: Duration = Duration::from_secs(20);
+
 /// What the sender wants on the wire next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transmit {
@@ -26,8 +29,6 @@ enum Slot {
     Sent {
         at: Duration,
         order: u64,
-        /// Not for the first time: its acknowledgement may be the first one's, and tells no round trip.
-        again: bool,
     },
     Held,
 }
@@ -113,16 +114,16 @@ impl Sender {
                 let due = (0..window as usize).find(|&k| match slots[k] {
                     Slot::Unsent => true,
                     // A later transmission has arrived and this one has not: the channel keeps order, so it is lost.
-                    Slot::Sent { order, at, .. } => order + 3 <= *arrived || now >= at + patience,
+                    // As long as the receiver speaks, what was sent later than it speaks of is on its way.
+                    Slot::Sent { order, at } => order + 3 <= *arrived || now >= at.max(*heard) + patience,
                     Slot::Held => false,
                 });
                 if let Some(k) = due {
-                    if matches!(slots[k], Slot::Sent { at, .. } if now >= at + patience) {
+                    if matches!(slots[k], Slot::Sent { at, .. } if now >= at.max(*heard) + patience) {
                         self.patience = (patience * 2).min(LONGEST_PATIENCE);
                     }
                     self.transmissions += 1;
-                    let again = matches!(slots[k], Slot::Sent { .. });
-                    slots[k] = Slot::Sent { at: now, order: self.transmissions, again };
+                    slots[k] = Slot::Sent { at: now, order: self.transmissions };
                     return Some(Transmit::Chunk(*base + u32::try_from(k).expect("below 64")));
                 }
                 // Everything that may be sent is held or on its way, and nobody speaks: ask again what is held.
@@ -142,11 +143,12 @@ impl Sender {
         match &self.phase {
             Phase::Offering { offered: None } => Duration::ZERO,
             Phase::Offering { offered: Some(offered) } => *offered + self.patience,
-            Phase::Sending { base, credit, slots, heard, .. } => {
+            Phase::Sending { base, credit, slots, heard, arrived } => {
                 let window = (*credit).min(self.chunks).saturating_sub(*base).min(64) as usize;
                 let chunks = slots[..window].iter().filter_map(|slot| match slot {
                     Slot::Unsent => Some(Duration::ZERO),
-                    Slot::Sent { at, .. } => Some(*at + self.patience),
+                    Slot::Sent { order, .. } if order + 3 <= *arrived => Some(Duration::ZERO),
+                    Slot::Sent { at, .. } => Some((*at).max(*heard) + self.patience),
                     Slot::Held => None,
                 });
                 chunks.chain([*heard + self.patience * 2]).min().unwrap_or_default()
@@ -171,9 +173,7 @@ impl Sender {
         }
         let mut newest_trip = None;
         let mut note = |slot: &Slot| {
-            // Of a chunk that was sent twice, the first sending may have arrived: it tells neither how long the way is
-            // nor which of the others are lost.
-            if let Slot::Sent { at, order, again: false } = slot {
+            if let Slot::Sent { at, order } = slot {
                 newest_trip = Some(now.saturating_sub(*at));
                 arrived = arrived.max(*order);
             }
@@ -191,8 +191,9 @@ impl Sender {
         if let Some(trip) = newest_trip {
             let smoothed = self.round_trip.map_or(trip, |old| (old * 7 + trip) / 8);
             self.round_trip = Some(smoothed);
-            self.patience = (smoothed * 4).clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE);
         }
+        self.patience =
+            self.round_trip.map_or(UNKNOWN_LINK_PATIENCE, |trip| (trip * 4).clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE));
         self.phase = Phase::Sending { base: held, credit, slots, heard: now, arrived };
     }
 

@@ -262,6 +262,64 @@ fn a_restarted_receiver_asks_for_at_most_a_window_again() {
     }
 }
 
+/// A chunk that was overtaken is sent again at once, not when patience ends: `wake_at` says so.
+#[test]
+fn an_overtaken_chunk_is_due_at_once() {
+    let mut world = World::new(10 << 10, 1 << 10, Vec::new());
+    let (blob, now) = (world.manifest.blob, Duration::from_secs(1));
+    world.sender.poll(now);
+    world.sender.on_ack(&BlobAck::Holding { blob, base: 0, beyond: 0, credit: 16 }, now);
+    let sent = std::iter::from_fn(|| world.sender.poll(now)).count();
+    assert_eq!(sent, 10);
+    // All but the first came.
+    world.sender.on_ack(&BlobAck::Holding { blob, base: 0, beyond: 0x3fe, credit: 16 }, now);
+    assert!(world.sender.wake_at() <= Some(now));
+    assert!(matches!(world.sender.poll(now), Some(Output::Chunk { index: 0, .. })));
+    assert_eq!(world.sender.poll(now), None);
+}
+
+/// On a link so slow that a window takes a minute nothing is sent twice as long as the receiver speaks.
+#[test]
+fn a_slow_link_carries_every_chunk_once() {
+    let (blob, mut now) = (content(16 << 10), Duration::ZERO);
+    let manifest = manifest(&blob, 1 << 10);
+    let mut sender = Exchange::default();
+    sender.send(manifest);
+    sender.poll(now);
+    sender.on_ack(&BlobAck::Holding { blob: manifest.blob, base: 0, beyond: 0, credit: 16 }, now);
+    let mut sent = std::iter::from_fn(|| sender.poll(now)).count();
+    for base in 1..=16 {
+        // One chunk in four seconds, and the sender is asked all the time.
+        for _ in 0..40 {
+            now += Duration::from_millis(100);
+            sent += usize::from(sender.poll(now).is_some());
+        }
+        sender.on_ack(&BlobAck::Holding { blob: manifest.blob, base, beyond: 0, credit: base + 16 }, now);
+    }
+    assert_eq!(sent, 16);
+}
+
+/// Held back, nothing new is sent either way; let go again, the blob arrives.
+#[test]
+fn a_closed_exchange_spends_no_more_than_the_window_that_was_promised() {
+    let mut world = World::new(100 << 10, 1 << 10, Vec::new());
+    let now = Duration::ZERO;
+    let Some(Output::Offer(offer)) = world.sender.poll(now) else { panic!("an offer comes first") };
+    let Output::Ack(ack) = world.receiver.on_manifest(offer, Ok(1 << 20), OnDisk::Nothing) else { panic!("wanted") };
+    world.sender.on_ack(&ack, now);
+    let told = world.receiver.open(false);
+    assert!(matches!(told[..], [BlobAck::Holding { base: 0, credit: 0, .. }]), "{told:?}");
+    world.sender.on_ack(&told[0], now);
+    assert_eq!(world.sender.poll(now), None, "without credit nothing is sent");
+    assert!(world.sender.open(false).is_empty());
+    assert_eq!((world.sender.poll(now), world.sender.wake_at()), (None, None));
+    world.sender.open(true);
+    let told = world.receiver.open(true);
+    world.sender.on_ack(&told[0], now);
+    world.run();
+    assert_eq!(world.whole.as_ref(), Some(&world.blob));
+}
+
 #[test]
 fn a_second_offer_of_a_whole_blob_is_complete_at_once() {
     let offer = manifest(&content(10), 1 << 10);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{BlobHash, DatasetVersion, JobId, RoundId};
 use crate::model::{Architecture, Site};
-use crate::plan::{EpochPlan, LabelKind, Method, Recipe};
+use crate::plan::{Compression, EpochPlan, LabelKind, Method, Recipe};
 
 /// `dn/command`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,34 @@ pub enum Order {
         /// Samples of a mini-batch to measure with.
         batch: u32,
     },
+    /// One epoch of this board's student on this version of its dataset, with bytes spared; from version 2 on.
+    AssignOn {
+        /// The dataset whose samples are meant.
+        dataset: DatasetVersion,
+        /// The epoch.
+        assignment: Assignment,
+        /// What is spared.
+        sparing: Sparing,
+    },
+}
+
+/// How an epoch's state travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Sparing {
+    /// What its difference is rounded to.
+    pub compression: Compression,
+    /// The state that both sides hold: differences are to it.
+    pub common: BlobHash,
+    /// Whether the state is sent after this epoch, or kept where it was trained until a later one.
+    pub upload: bool,
+}
+
+impl Sparing {
+    /// Nothing is spared: the state is sent whole after the epoch.
+    #[must_use]
+    pub const fn nothing(base: BlobHash) -> Self {
+        Self { compression: Compression::None, common: base, upload: true }
+    }
 }
 
 /// One epoch: who trains what, where, and with which share of the link.

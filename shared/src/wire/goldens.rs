@@ -3,7 +3,7 @@
 use super::*;
 use crate::id::{BlobHash, DatasetVersion, JobId, RoundId};
 use crate::model::{Architecture, Site};
-use crate::plan::{Augmentation, EpochPlan, LabelKind, Method, Recipe};
+use crate::plan::{Augmentation, Compression, EpochPlan, LabelKind, Method, Recipe};
 
 /// Encodes to the pinned bytes, and those decode to the message.
 fn pinned<'a, T>(message: &T, expected: &str, bytes: &'a mut Vec<u8>)
@@ -42,9 +42,9 @@ fn states() {
         dataset: Some(DatasetOffer { version: DatasetVersion([1; 32]), bytes: 5, samples: 2 }),
     };
     pin! {
-        BoardState::Online(birth) => "00ac02010105302e312e3001000200018008040101010101010101010101010101010101010101010101010101010101010101010502",
+        BoardState::Online(birth) => "00ac02010205302e312e3001000200018008040101010101010101010101010101010101010101010101010101010101010101010502",
         BoardState::Offline { sequence: 300 } => "01ac02",
-        HostState { online: true, epoch: 7, versions: WIRE_VERSIONS } => "01070101",
+        HostState { online: true, epoch: 7, versions: WIRE_VERSIONS } => "01070102",
         Nonce(1 << 40) => "808080808020",
         TwinDocument { version: 3, job: JobId(1), round: RoundId(2), state: HASH } => "030102abababababababababababababababababababababababababababababababab",
     }
@@ -67,6 +67,8 @@ fn orders_and_replies() {
         uplink_bits_per_second: 1_000_000,
         deadline_ms: 60_000,
     };
+    let dataset = DatasetVersion([1; 32]);
+    let sparing = Sparing { compression: Compression::Int8, common: HASH, upload: true };
     let trained = TrainedEpoch {
         job: JobId(1),
         round: RoundId(2),
@@ -102,6 +104,7 @@ fn orders_and_replies() {
         Reply { command: 1, status: Status::Done } => "0103",
         Command { id: 5, order: Order::Calibrate { batch: 64 } } => "050440",
         Reply { command: 5, status: Status::Calibrated(calibrated) } => "050505322e392e3005362e312e30044001dc0b01010000803d80800801",
+        Command { id: 6, order: Order::AssignOn { dataset, assignment, sparing } } => "0605010101010101010101010101010101010101010101010101010101010101010101020100abababababababababababababababababababababababababababababababab09024004019a9999999999a93fcdccccccccccec3ffa7e6abc7493483f140001f40304c0843de0d40302abababababababababababababababababababababababababababababababab01",
         Reply { command: 1, status: failed } => "010403026e6f",
         LogLine { level: LogLevel::Error, text: "hot".try_into().expect("short") } => "0103686f74",
     }
@@ -122,5 +125,6 @@ fn blobs() {
         BlobAck::Holding { blob: HASH, base: 5, beyond: 2, credit: 21 } => "00abababababababababababababababababababababababababababababababab050215",
         BlobAck::Complete { blob: HASH } => "01abababababababababababababababababababababababababababababababab",
         BlobAck::Refused { blob: HASH, why: Refusal::Hash } => "02abababababababababababababababababababababababababababababababab02",
+        BlobAck::Refused { blob: HASH, why: Refusal::Base } => "02abababababababababababababababababababababababababababababababab04",
     }
 }

@@ -27,14 +27,17 @@ mod state;
 mod topic;
 mod transfer;
 
-pub use assignment::{Assignment, Command, Order};
+pub use assignment::{Assignment, Command, Order, Sparing};
 pub use report::{BoardCalibration, FailureCode, LogLevel, LogLine, Reply, Status, StudentCalibration, TrainedEpoch};
 pub use state::{Birth, BoardState, Capabilities, DatasetOffer, HostState, Nonce, TwinDocument, VersionRange};
 pub use topic::{Channel, Direction, Topic};
 pub use transfer::{BlobAck, BlobMessage, Manifest, Purpose, Refusal};
 
-/// Version of the messages that this build speaks best.
-pub const WIRE_VERSION: u8 = 1;
+/// Version of the messages that this build speaks best. Version 2 added assignments that name what is spared.
+pub const WIRE_VERSION: u8 = 2;
+
+/// The version from which on an assignment says how its state travels.
+pub const SPARING_VERSION: u8 = 2;
 
 /// The versions that this build speaks.
 pub const WIRE_VERSIONS: VersionRange = VersionRange { oldest: 1, newest: WIRE_VERSION };
@@ -42,5 +45,7 @@ pub const WIRE_VERSIONS: VersionRange = VersionRange { oldest: 1, newest: WIRE_V
 /// Longest chunk of a blob, bytes.
 pub const MAX_CHUNK: usize = 256 << 10;
 
+#[cfg(all(test, feature = "std"))]
+mod bounds;
 #[cfg(all(test, feature = "std"))]
 mod goldens;

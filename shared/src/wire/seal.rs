@@ -15,7 +15,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::codec::{self, CodecError};
 use super::topic::{Channel, Direction, Topic};
-use super::{VersionRange, WIRE_VERSION, WIRE_VERSIONS};
+use super::{VersionRange, WIRE_VERSIONS};
 use crate::id::BootId;
 
 /// Bytes that a seal adds at most: header (1 + 1 + 16 + 10 + 10) and tag (16).
@@ -137,13 +137,22 @@ pub struct Sealer {
     cipher: ChaCha20Poly1305,
     boot: BootId,
     next: u64,
+    version: u8,
 }
 
 impl Sealer {
     /// A sealer for everything that goes in this direction until the program ends.
     #[must_use]
     pub fn new(key: &DeviceKey, direction: Direction, boot: BootId) -> Self {
-        Self { cipher: key.cipher(direction, boot), boot, next: 0 }
+        Self { cipher: key.cipher(direction, boot), boot, next: 0, version: WIRE_VERSIONS.oldest }
+    }
+
+    /// From now on messages are of the newest version that the other side speaks too. Until then they are of the
+    /// oldest; retained documents are always, since anybody may read them later.
+    pub fn speak(&mut self, theirs: VersionRange) {
+        if let Some(version) = WIRE_VERSIONS.common(theirs) {
+            self.version = version;
+        }
     }
 
     /// Seals a message into `buffer` and returns the payload.
@@ -158,7 +167,7 @@ impl Sealer {
         buffer: &'b mut [u8],
     ) -> Result<&'b [u8], SealError> {
         let header = Header {
-            version: WIRE_VERSION,
+            version: if topic.channel.delivery().retained { WIRE_VERSIONS.oldest } else { self.version },
             channel: topic.channel as u8,
             boot: self.boot,
             sequence: self.next,

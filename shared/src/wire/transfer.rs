@@ -42,11 +42,11 @@ impl Manifest {
         self.size.div_ceil(if self.chunk == 0 { 1 } else { self.chunk as u64 })
     }
 
-    /// The length of a chunk; the last may be shorter. `None` beyond the last.
+    /// The length of a chunk; the last may be shorter. `None` beyond the last, and of chunks without a length.
     #[must_use]
     pub const fn chunk_length(&self, index: u32) -> Option<u32> {
         let start = index as u64 * self.chunk as u64;
-        if start >= self.size {
+        if self.chunk == 0 || start >= self.size {
             return None;
         }
         let left = self.size - start;
@@ -128,4 +128,7 @@ pub enum Refusal {
     Hash,
     /// The receiver's disk failed.
     Storage,
+    /// It is a difference to a state that the receiver does not hold, or a damaged one: send the state whole. From
+    /// version 2 on.
+    Base,
 }

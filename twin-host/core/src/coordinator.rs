@@ -8,17 +8,16 @@ mod device;
 mod message;
 mod phase;
 mod progress;
-mod scoring;
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use twin_shared::id::{BlobHash, DeviceId, JobId, RoundId};
 use twin_shared::model::{Architecture, Site};
 use twin_shared::pipe::Outcome;
-use twin_shared::plan::{Augmentation, LabelKind, Method, Recipe};
-use twin_shared::wire::{Order, Purpose};
+use twin_shared::plan::{Augmentation, Compression, LabelKind, Method, Recipe, SyncEvery};
+use twin_shared::wire::{Order, Purpose, Refusal};
 
 pub use device::Member;
 pub use message::{
@@ -28,7 +27,6 @@ pub use phase::{Departure, Phase};
 pub use progress::{JobProgress, Progress};
 
 use crate::twin::{DatasetCounts, Twin, TwinDataset};
-use scoring::Scoring;
 
 /// What a job is to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +45,12 @@ pub struct JobSpec {
     pub batch: u32,
     /// Mini-batches a block of labels.
     pub batches_per_block: u32,
+    /// How student states travel.
+    pub compression: Compression,
+    /// After which epochs they do.
+    pub sync_every: SyncEvery,
+    /// Devices to which both are tightened where the job says nothing: `int8`, after the last epoch only.
+    pub metered: BTreeSet<DeviceId>,
     /// What is done to each image.
     pub augmentation: Augmentation,
     /// How long the job waits for boards that are missing at its start, or away at its end.
@@ -55,8 +59,22 @@ pub struct JobSpec {
     pub deadline_factor: f64,
     /// The scheduler is asked again after this time.
     pub decide_every: Duration,
-    /// A student is scored on held-out samples after every so many epochs, and after its last.
-    pub score_every: u32,
+}
+
+impl JobSpec {
+    /// After which epochs a device's states are exchanged.
+    #[must_use]
+    pub fn sync_every(&self, device: &DeviceId) -> SyncEvery {
+        let unsaid = self.sync_every == SyncEvery::EPOCH && self.metered.contains(device);
+        if unsaid { SyncEvery::Final } else { self.sync_every }
+    }
+
+    /// How a device's states travel.
+    #[must_use]
+    pub fn compression(&self, device: &DeviceId) -> Compression {
+        let unsaid = self.compression == Compression::None && self.metered.contains(device);
+        if unsaid { Compression::Int8 } else { self.compression }
+    }
 }
 
 /// How far the job is.
@@ -78,7 +96,6 @@ pub struct Coordinator {
     spec: JobSpec,
     stage: Stage,
     members: BTreeMap<DeviceId, Member>,
-    scoring: Scoring,
 }
 
 impl Coordinator {
@@ -118,7 +135,7 @@ impl Coordinator {
             (device, member)
         });
         let members = members.collect();
-        (Self { spec, stage, members, scoring: Scoring::default() }, out)
+        (Self { spec, stage, members }, out)
     }
 
     /// How far the job is, to be written down; `None` when it is over.
@@ -197,8 +214,6 @@ impl Coordinator {
                     return;
                 }
                 out.push(Output::Note(Note::Online(device.clone())));
-                // A board answers from what it has measured, or measures while its dataset is copied.
-                out.push(Output::Command(device.clone(), Order::Calibrate { batch: self.spec.batch }));
                 if !member.come_back(&self.spec, device, now, out) {
                     member.say_again(&self.spec, device, out);
                 }
@@ -212,14 +227,8 @@ impl Coordinator {
             BoardInput::Reply(reply) => member.on_reply(&self.spec, device, reply, now, out),
             BoardInput::Reported(document) => {
                 if let Some(record) = member.on_reported(&self.spec, device, &document, now, out) {
-                    let (round, state) = (record.round, record.state);
-                    let architecture = record.allotment.architecture;
                     out.push(Output::Note(Note::Round(Box::new(record))));
                     member.next_round(&self.spec, device, now, out);
-                    let epochs = (round.0 + 1, self.spec.recipe.epochs);
-                    if scoring::is_due(epochs, self.spec.score_every) {
-                        self.scoring.begin(&self.members, device, round, state, (architecture, epochs), out);
-                    }
                 }
             }
             BoardInput::Received { purpose, blob } => match purpose {
@@ -247,6 +256,9 @@ impl Coordinator {
             BoardInput::BlobRefused { purpose, why } => {
                 let text = format!("the board refused a blob ({purpose:?}): {why:?}");
                 out.push(Output::Note(Note::Refused(device.clone(), text)));
+                if let (Purpose::Student { round, .. }, Refusal::Base) = (purpose, why) {
+                    member.send_again(&self.spec, device, round, out);
+                }
             }
         }
     }
@@ -283,18 +295,6 @@ impl Coordinator {
                 if let Some(member) = self.members.get_mut(&device) {
                     member.on_trained_here(&self.spec, &device, round, hash, loss, now, out);
                 }
-            }
-            (Task::Score { device, round, by, .. }, TaskEvent::Done(Outcome::Evaluation(evaluation))) => {
-                // Of all that a trainer could say, only how many of how many.
-                let score = Some(evaluation.full_top1);
-                self.scoring.on_score(&mut self.members, &device, round, &by, score, out);
-            }
-            // Without a score the estimate stays what it was: no reason to give up a job.
-            (
-                Task::Score { device, round, by, .. },
-                TaskEvent::Done(_) | TaskEvent::Failed(_) | TaskEvent::Block { .. },
-            ) => {
-                self.scoring.on_score(&mut self.members, &device, round, &by, None, out);
             }
             (task, TaskEvent::Done(outcome)) => {
                 let text = format!("the trainer answered {task:?} by {outcome:?}");
@@ -366,7 +366,7 @@ impl Coordinator {
                 // Whoever has come late is not made to wait for the next decision.
                 let newcomer = self.members.values().any(|member| *member.phase() == Phase::Ready);
                 let due = newcomer || now.saturating_sub(*decided) >= self.spec.decide_every;
-                if self.members.values().all(Member::is_settled) && self.scoring.is_idle() {
+                if self.members.values().all(Member::is_settled) {
                     self.stage = Stage::Over;
                     out.extend(self.stop_all());
                     out.push(Output::Finished);
@@ -401,6 +401,40 @@ pub struct StudentAt {
     pub state: BlobHash,
     /// Where the last epoch was trained: its momentum is there.
     pub site: Option<Site>,
+    /// The last state that both sides hold.
+    pub common: Common,
+}
+
+/// A state that both sides hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Common {
+    /// Epochs done for it.
+    pub round: RoundId,
+    /// The state.
+    pub state: BlobHash,
+    /// Whether the board has said so. It has not of a state that was just made.
+    pub proved: bool,
+}
+
+impl StudentAt {
+    /// Before the first epoch.
+    #[must_use]
+    pub const fn fresh(architecture: Architecture, state: BlobHash) -> Self {
+        let round = RoundId(0);
+        Self { architecture, round, state, site: None, common: Common { round, state, proved: false } }
+    }
+
+    /// Whether it was trained on since both sides held the same: its state is at its site only.
+    #[must_use]
+    pub fn is_ahead(&self) -> bool {
+        self.state != self.common.state
+    }
+
+    /// Back to what both sides hold; the epochs since then are lost.
+    #[must_use]
+    pub const fn rewound(self) -> Self {
+        Self { round: self.common.round, state: self.common.state, site: None, ..self }
+    }
 }
 
 #[cfg(test)]

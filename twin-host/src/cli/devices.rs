@@ -8,9 +8,10 @@ use serde_json::json;
 use twin_shared::id::DeviceId;
 
 use super::serve::configuration;
-use super::{Failure, Format, print, show};
+use super::{Failure, Format, print};
 use crate::enroll::{Reach, enroll as enroll_device};
 use crate::store::{Store, StoreError};
+use crate::traffic::{Carried, Day};
 
 /// Which host's data.
 #[derive(Debug, Args)]
@@ -120,6 +121,7 @@ fn summary(store: &Store, device: &DeviceId, revoked: bool) -> Result<serde_json
             "state": student.state.to_string(),
         })
     });
+    let traffic = json!({ "total": traffic(store, device, Day(0))?, "today": traffic(store, device, today())? });
     let kept = store.kept_samples(device).map_err(failed)?;
     let kept = json!({ "samples": kept.samples, "dropped": kept.dropped });
     Ok(json!({
@@ -128,7 +130,21 @@ fn summary(store: &Store, device: &DeviceId, revoked: bool) -> Result<serde_json
         "dataset": dataset,
         "student": student,
         "samples_from_offline": kept,
+        "traffic": traffic,
     }))
+}
+
+fn today() -> Day {
+    Day::of(SystemTime::now())
+}
+
+/// Bytes since a day, by use and way.
+fn traffic(store: &Store, device: &DeviceId, since: Day) -> Result<serde_json::Value, Failure> {
+    let uses = store.traffic(device, since).map_err(failed)?;
+    let uses = uses
+        .into_iter()
+        .map(|(used, Carried { up, down })| (used.name().to_owned(), json!({ "up_bytes": up, "down_bytes": down })));
+    Ok(serde_json::Value::Object(uses.collect()))
 }
 
 /// Lists the devices.
@@ -171,11 +187,12 @@ pub(crate) fn list(arguments: &ListArguments) -> Result<(), Failure> {
 pub(crate) fn show(arguments: &DeviceArguments) -> Result<(), Failure> {
     let store = arguments.data.store()?;
     let record = store.device(&arguments.device).map_err(failed)?;
-    let mut shown = summary(&store, &record.device, record.revoked)?;
-    let (learnt, decision) = show::details(&store, &record.device)?;
-    (shown["learnt"], shown["decision"]) = (learnt, decision);
+    let summary = summary(&store, &record.device, record.revoked)?;
     match arguments.format {
-        Format::Json => print(&format!("{shown}\n")),
-        Format::Table => print(&show::text(&shown)),
+        Format::Json => print(&format!("{summary}\n")),
+        Format::Table => {
+            let pretty = serde_json::to_string_pretty(&summary).map_err(anyhow::Error::from)?;
+            print(&format!("{pretty}\n"))
+        }
     }
 }

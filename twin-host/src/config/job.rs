@@ -7,7 +7,7 @@ use twin_shared::config::{ConfigError, from_toml};
 use twin_shared::id::DeviceId;
 use twin_shared::model::Architecture;
 use twin_shared::pipe::TeacherBatch;
-use twin_shared::plan::{Augmentation, LabelKind, LabelPrecision, Method, Recipe};
+use twin_shared::plan::{Augmentation, Compression, LabelKind, LabelPrecision, Method, Recipe, SyncEvery};
 
 /// A checked job.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,8 +76,10 @@ pub struct Student {
     pub precision: LabelPrecision,
     /// Mini-batches a block of labels.
     pub batches_per_block: u32,
-    /// Held-out samples are scored after every so many epochs, and after the last.
-    pub score_every: u32,
+    /// How their states travel.
+    pub compression: Compression,
+    /// After which epochs they do.
+    pub sync_every: SyncEvery,
 }
 
 #[derive(Debug, Deserialize)]
@@ -138,8 +140,19 @@ struct RawStudent {
     precision: String,
     #[serde(default = "four")]
     batches_per_block: u32,
-    #[serde(default = "ten")]
-    score_every: u32,
+    /// `none`, `bf16`, `int8`, `int4` or `int2`.
+    #[serde(default = "none")]
+    compression: String,
+    /// A number of epochs, or `final`.
+    #[serde(default = "every_epoch")]
+    sync_every: RawSync,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum RawSync {
+    Epochs(u32),
+    Word(String),
 }
 
 fn one() -> u64 {
@@ -151,11 +164,14 @@ fn four() -> u32 {
 fn five() -> f64 {
     5.0
 }
-fn ten() -> u32 {
-    10
-}
 fn sixty_four() -> u32 {
     64
+}
+fn none() -> String {
+    Compression::None.name().into()
+}
+fn every_epoch() -> RawSync {
+    RawSync::Epochs(1)
 }
 fn five_minutes() -> u64 {
     300
@@ -266,9 +282,16 @@ fn student(raw: &RawStudent) -> Result<Student, ConfigError> {
     if !(1..=1024).contains(&raw.batches_per_block) {
         return Err(ConfigError::value("student.batches_per_block", "must be 1 to 1024"));
     }
+    let compression = raw.compression.parse().map_err(|error| ConfigError::value("student.compression", error))?;
+    let sync_every = match &raw.sync_every {
+        RawSync::Epochs(epochs) => std::num::NonZeroU32::new(*epochs).map(SyncEvery::Epochs),
+        RawSync::Word(word) => (word == "final").then_some(SyncEvery::Final),
+    };
+    let sync_every = sync_every
+        .ok_or_else(|| ConfigError::value("student.sync_every", "must be a number of epochs, or \"final\""))?;
     let recipe = recipe("student", raw.epochs, raw.learning_rate, raw.momentum, raw.weight_decay)?;
-    let (batches_per_block, score_every) = (raw.batches_per_block, raw.score_every);
-    Ok(Student { recipe, batch: raw.batch, method, labels, precision, batches_per_block, score_every })
+    let (batch, batches_per_block) = (raw.batch, raw.batches_per_block);
+    Ok(Student { recipe, batch, method, labels, precision, batches_per_block, compression, sync_every })
 }
 
 fn recipe(
@@ -307,6 +330,22 @@ mod tests {
         let job = Job::parse(LEAST).expect("valid");
         assert_eq!(job.student.recipe, Recipe::student(3));
         assert_eq!((job.student.method, job.student.labels), (Method::SimKd, LabelKind::Vector));
+        assert_eq!((job.student.compression, job.student.sync_every), (Compression::None, SyncEvery::EPOCH));
+    }
+
+    #[test]
+    fn what_is_spared_is_read() {
+        let read = |sync: &str| {
+            let text = LEAST.replace("epochs = 3", &format!("epochs = 3\ncompression = \"int4\"\nsync_every = {sync}"));
+            Job::parse(&text).map(|job| (job.student.compression, job.student.sync_every))
+        };
+        let five = SyncEvery::Epochs(5.try_into().expect("not 0"));
+        assert_eq!(read("5").expect("valid"), (Compression::Int4, five));
+        assert_eq!(read("\"final\"").expect("valid"), (Compression::Int4, SyncEvery::Final));
+        for wrong in ["0", "\"never\""] {
+            let error = read(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("sync_every"), "{error}");
+        }
     }
 
     #[test]
@@ -321,6 +360,7 @@ mod tests {
             ("epochs = 3", "epochs = 0", "student.epochs"),
             ("epochs = 3", "epoch = 3", "epoch"),
             ("epochs = 3", "epochs = 3\nmethod = \"magic\"", "student.method"),
+            ("epochs = 3", "epochs = 3\ncompression = \"int3\"", "student.compression"),
             ("epochs = 3", "epochs = 3\nlearning_rate = nan", "student.learning_rate"),
         ] {
             let error = Job::parse(&LEAST.replace(from, to)).expect_err(named).to_string();

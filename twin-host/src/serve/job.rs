@@ -1,22 +1,22 @@
 //! Runs one job on a serving host: the shell around the coordinator.
 
 mod begin;
-mod decisions;
 mod report;
 mod tasks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use twin_core::coordinator::{
     BoardInput, Coordinator, Input, JobProgress, Note, Output, Phase, Progress, RoundRecord, Task,
 };
+use twin_core::scheduler::policy::Policy;
 use twin_shared::id::{BlobHash, DeviceId, JobId};
-use twin_shared::wire::Purpose;
+use twin_shared::wire::{Purpose, Refusal};
 
-use decisions::{Answered, Decisions};
 pub use report::{JobFailure, JobReport, MemberReport};
 use tasks::Work;
 
@@ -25,6 +25,7 @@ use super::requests::Wish;
 use crate::calibration::Calibration;
 use crate::config::Job;
 use crate::control::{Asked, Happened};
+use crate::decide::{Answer, DecideError, Question, pose};
 use crate::link::{FromBoard, LinkOrder, Said};
 use crate::store::Advance;
 use crate::train::{Ask, Told};
@@ -52,6 +53,8 @@ struct JobRun<'a> {
     kept: (Option<JobProgress>, BTreeMap<DeviceId, Progress>),
     /// Where its trainers write.
     work: PathBuf,
+    /// Of each device the newest state that the host trained and the file that carries it in few bytes.
+    deltas: BTreeMap<DeviceId, (BlobHash, BlobHash)>,
     /// Blocks of labels on their way, by device.
     labels: BTreeMap<DeviceId, Vec<BlobHash>>,
     /// When progress was last told, by task: a step can take a millisecond.
@@ -60,16 +63,20 @@ struct JobRun<'a> {
     rounds: Vec<RoundRecord>,
     teacher_asks: mpsc::UnboundedSender<Ask<Work>>,
     student_asks: mpsc::UnboundedSender<Ask<Work>>,
-    decisions: Decisions,
+    policy: Option<Arc<dyn Policy + Send + Sync>>,
     /// Eq. (6) at the first decision.
     objective: Option<f64>,
+    decided: mpsc::Sender<Decided>,
 }
+
+/// The scheduler's answer, and the policy, trained now if it was not before; none where nobody trains.
+type Decided = Result<Option<(Answer, Arc<dyn Policy + Send + Sync>)>, DecideError>;
 
 /// Where a job's run hears from.
 struct Voices {
     teacher: mpsc::UnboundedReceiver<(Work, Told)>,
     students: mpsc::UnboundedReceiver<(Work, Told)>,
-    decisions: mpsc::Receiver<Answered>,
+    decisions: mpsc::Receiver<Decided>,
     /// What boards said before the run could hear.
     earlier: VecDeque<FromBoard>,
 }
@@ -151,7 +158,7 @@ impl JobRun<'_> {
     }
 
     /// What a board said, in the coordinator's words. What a restart must find is stored before anything is built on it.
-    fn on_board(&self, from: FromBoard) -> Result<Heard, JobFailure> {
+    fn on_board(&mut self, from: FromBoard) -> Result<Heard, JobFailure> {
         self.host.remember(&from)?;
         let FromBoard { device, said, stored } = from;
         let input = match said {
@@ -160,6 +167,10 @@ impl JobRun<'_> {
         };
         if let BoardInput::Received { purpose: Purpose::Dataset(version), blob } = &input {
             self.host.store.hold_dataset(&device, *version, *blob)?;
+        }
+        if let BoardInput::BlobRefused { purpose: Purpose::Student { .. }, why: Refusal::Base } = &input {
+            // The board cannot read it: the state goes whole.
+            self.deltas.remove(&device);
         }
         let mut inputs = Vec::new();
         let newcomer = self.job.devices.includes(&device) && !self.coordinator.members().contains_key(&device);
@@ -170,10 +181,10 @@ impl JobRun<'_> {
         Ok(Heard::Inputs(inputs, Some(stored)))
     }
 
-    fn on_answer(&mut self, answer: Option<Answered>) -> Result<Option<Input>, JobFailure> {
+    fn on_answer(&mut self, answer: Option<Decided>) -> Result<Option<Input>, JobFailure> {
         let Some(answer) = answer else { return Ok(None) };
-        let Some(answer) = answer? else { return Ok(Some(Input::Decided(BTreeMap::new()))) };
-        self.keep_answer(&answer)?;
+        let Some((answer, policy)) = answer? else { return Ok(Some(Input::Decided(BTreeMap::new()))) };
+        self.policy = Some(policy);
         if self.objective.is_none() {
             self.objective = Some(answer.objective);
             self.host.store.set_objective(self.id, answer.objective)?;
@@ -242,7 +253,11 @@ impl JobRun<'_> {
                 if let Purpose::Labels { .. } = purpose {
                     self.labels.entry(device.clone()).or_default().push(blob);
                 }
-                self.order(&device, LinkOrder::Send(blob, purpose));
+                let carried = match (purpose, self.deltas.get(&device)) {
+                    (Purpose::Student { .. }, Some(&(state, delta))) if state == blob => delta,
+                    (_, _) => blob,
+                };
+                self.order(&device, LinkOrder::Send(carried, purpose));
             }
             Output::Forget(device, round) => {
                 self.order(&device, LinkOrder::Forget(round));
@@ -256,11 +271,6 @@ impl JobRun<'_> {
             Output::Run(task) => self.start(task)?,
             Output::Cancel(task) => {
                 let _ = self.student_asks.send(Ask::Cancel(Work::Task(task)));
-            }
-            Output::Learnt(device) => {
-                if let Some(member) = self.coordinator.members().get(&device) {
-                    self.host.store.keep_experience(&device, &member.twin.experience)?;
-                }
             }
             Output::Decide => self.decide()?,
             Output::Note(told) => {
@@ -298,6 +308,33 @@ impl JobRun<'_> {
         if let Some(link) = self.host.links.get(device) {
             let _ = link.orders.send(order);
         }
+    }
+
+    /// Asks the scheduler, on a thread of its own: a table takes a second or two to train.
+    fn decide(&self) -> Result<(), JobFailure> {
+        let now = self.host.started.elapsed();
+        let scheduler = self.host.config.scheduler.clone();
+        let Some(question) = pose(&self.coordinator, &self.calibration, &scheduler, self.job, now)? else {
+            // Nobody trains, so nothing is decided; whoever comes is asked for then.
+            let _ = self.decided.try_send(Ok(None));
+            return Ok(());
+        };
+        self.keep_scenario(&question);
+        let (policy, decided) = (self.policy.clone(), self.decided.clone());
+        tokio::task::spawn_blocking(move || {
+            let policy = match policy {
+                Some(policy) => Ok(policy),
+                None => question.prepare(&scheduler).map(Arc::from),
+            };
+            let answer = policy.and_then(|policy| Ok(Some((question.decide(policy.as_ref(), &scheduler)?, policy))));
+            // Nobody listens only when the job is over.
+            let _ = decided.blocking_send(answer);
+        });
+        Ok(())
+    }
+
+    fn keep_scenario(&self, question: &Question) {
+        tracing::debug!(job = %self.id, scenario = ?question.scenario(), "the scheduler is asked");
     }
 
     fn report(self) -> Result<JobReport, JobFailure> {
@@ -358,8 +395,7 @@ fn touched(input: &Input) -> Option<DeviceId> {
             Task::Count { device, .. }
             | Task::Init { device, .. }
             | Task::Labels { device, .. }
-            | Task::Epoch { device, .. }
-            | Task::Score { device, .. } => Some(device.clone()),
+            | Task::Epoch { device, .. } => Some(device.clone()),
             Task::Teacher { .. } => None,
         },
         Input::Decided(_) | Input::Tick => None,

@@ -1,6 +1,7 @@
 //! The composition root of the serving host: broker, one link a board, store, trainers and the coordinator of a job.
 //! One task owns the coordinator and the store; nobody shares them.
 
+mod bookkeeper;
 mod job;
 mod life;
 mod requests;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use twin_shared::id::{BootId, DeviceId};
 
+use bookkeeper::Bookkeeper;
 pub use job::{JobFailure, JobReport, MemberReport};
 
 use crate::broker::credentials::Credentials;
@@ -44,6 +46,7 @@ pub struct Host {
     work: PathBuf,
     started: Instant,
     dispatcher: JoinHandle<()>,
+    bookkeeper: Bookkeeper,
 }
 
 struct BoardLink {
@@ -88,6 +91,7 @@ impl Host {
         let (broker, inbox) = EmbeddedBroker::start(listening, gate).await?;
         let broker = Arc::new(broker);
         let (up, from_boards) = mpsc::channel(256);
+        let bookkeeper = Bookkeeper::start(&store, devices.iter().map(|record| &record.device))?;
         let mut links = BTreeMap::new();
         let mut inboxes = BTreeMap::new();
         for record in devices.into_iter().filter(|record| !record.revoked) {
@@ -103,13 +107,28 @@ impl Host {
                 epoch,
                 started,
                 up: up.clone(),
+                ledger: bookkeeper.ledger(),
+                allowance: config.metered.get(&record.device).and_then(|metered| metered.allowance),
             };
             let task = tokio::spawn(Link::new(parts).run(link_inbox, link_orders));
             inboxes.insert(record.device.clone(), inbox);
             links.insert(record.device, BoardLink { orders, task });
         }
         let dispatcher = tokio::spawn(dispatch(inbox, inboxes));
-        Ok(Self { config, store, broker, links, from_boards, control, life: epoch, runs: 0, work, started, dispatcher })
+        Ok(Self {
+            config,
+            store,
+            broker,
+            links,
+            from_boards,
+            control,
+            life: epoch,
+            runs: 0,
+            work,
+            started,
+            dispatcher,
+            bookkeeper,
+        })
     }
 
     /// Where boards connect.
@@ -135,6 +154,7 @@ impl Host {
         }
         self.broker.shutdown().await;
         self.dispatcher.abort();
+        self.bookkeeper.close().await;
         counts
     }
 }

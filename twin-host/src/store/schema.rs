@@ -108,15 +108,14 @@ const STEPS: [&str; 4] = [
         PRIMARY KEY (device, queue)
     ) STRICT, WITHOUT ROWID;
 ",
-    // What was learnt of devices, and why they got what they got.
     "
-    ALTER TABLE twin ADD COLUMN experience TEXT;
-    CREATE TABLE decision (
-        device TEXT PRIMARY KEY,
-        job INTEGER NOT NULL REFERENCES job (id),
-        number INTEGER NOT NULL,
-        decided INTEGER NOT NULL DEFAULT (unixepoch()),
-        record TEXT NOT NULL
+    CREATE TABLE traffic (
+        device TEXT NOT NULL,
+        day INTEGER NOT NULL,
+        use TEXT NOT NULL,
+        up INTEGER NOT NULL,
+        down INTEGER NOT NULL,
+        PRIMARY KEY (device, day, use)
     ) STRICT;
 ",
 ];

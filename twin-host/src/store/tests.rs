@@ -1,8 +1,8 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use twin_core::coordinator::{Coordinator, JobProgress, JobSpec};
-use twin_shared::plan::{Augmentation, LabelKind, Method, Recipe};
+use twin_shared::plan::{Augmentation, Compression, LabelKind, Method, Recipe, SyncEvery};
 
 use super::*;
 
@@ -15,11 +15,13 @@ fn spec(job: JobId) -> JobSpec {
         recipe: Recipe::student(2),
         batch: 8,
         batches_per_block: 1,
+        compression: Compression::None,
+        sync_every: SyncEvery::EPOCH,
+        metered: BTreeSet::new(),
         augmentation: Augmentation { crop_padding: 0, flip: false },
         patience: Duration::from_secs(1),
         deadline_factor: 2.0,
         decide_every: Duration::from_secs(1),
-        score_every: 0,
     }
 }
 

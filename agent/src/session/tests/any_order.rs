@@ -180,7 +180,7 @@ impl Board {
             Output::Keep { ticket, .. } => {
                 let state = blob(&format!("state {}", self.made));
                 self.disk.insert(state);
-                return Ok(Some(Input::Kept { ticket, state: Ok(state) }));
+                return Ok(Some(Input::Kept { ticket, kept: Ok(Kept { state, delta: None }) }));
             }
             Output::Collect(needed) => self.disk.retain(|blob| needed.contains(blob)),
             Output::Publish(Message::Reply(Reply { status: Status::Trained(epoch), .. })) => {

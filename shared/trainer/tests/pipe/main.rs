@@ -51,6 +51,7 @@ fn epoch(boards: &Boards, method: Method, state: &str, labels: LabelSource, out:
         state_out: boards.text(out),
         momentum_out: Some(boards.text(&format!("{out}.momentum"))),
         checkpoint: None,
+        compression: None,
     }
 }
 

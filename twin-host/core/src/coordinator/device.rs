@@ -5,7 +5,7 @@ mod epoch;
 
 use core::time::Duration;
 
-use twin_shared::id::{BlobHash, DeviceId, RoundId};
+use twin_shared::id::{BlobHash, DeviceId};
 use twin_shared::wire::Order;
 
 use super::message::{Allotment, Fatal, Note, Output, Task};
@@ -181,7 +181,7 @@ impl Member {
         out: &mut Vec<Output>,
     ) {
         if let (Phase::Starting, Some(allotment)) = (&self.phase, self.allotment) {
-            let student = StudentAt { architecture: allotment.architecture, round: RoundId(0), state, site: None };
+            let student = StudentAt::fresh(allotment.architecture, state);
             self.begin(spec, device, student, now, out);
         }
     }
@@ -198,17 +198,25 @@ impl Member {
         } else if self.twin.away_for(now).or(unseen).is_some_and(|away| away >= spec.patience) {
             self.leave(device, Departure::Away, out);
         } else if matches!(&self.phase, Phase::Local(epoch) if now >= epoch.deadline) {
-            self.miss(device, now, out);
+            self.offload(spec, device, "it missed the deadline".into(), now, out);
         }
     }
 
     /// The device takes no further part.
     pub(super) fn leave(&mut self, device: &DeviceId, why: Departure, out: &mut Vec<Output>) {
-        if let Some(attempt) = self.phase.attempt() {
-            out.push(Output::Cancel(Task::Labels { device: device.clone(), round: attempt.run.student.round }));
-        }
-        if let Phase::Host(epoch) = &self.phase {
-            out.push(Output::Cancel(epoch::epoch_task(device, &epoch.run.student)));
+        match &self.phase {
+            Phase::Local(epoch) => {
+                out.push(Output::Cancel(Task::Labels { device: device.clone(), round: epoch.run.student.round }));
+            }
+            Phase::Host(epoch) => out.push(Output::Cancel(epoch.task(device))),
+            Phase::Absent
+            | Phase::Copying
+            | Phase::Counting
+            | Phase::Ready
+            | Phase::Starting
+            | Phase::Confirming(_)
+            | Phase::Finished { .. }
+            | Phase::Left { .. } => {}
         }
         out.push(Output::Note(Note::Left(device.clone(), why.to_string())));
         self.phase = Phase::Left { why, student: self.phase.student() };

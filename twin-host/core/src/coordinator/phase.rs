@@ -4,12 +4,12 @@ use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use twin_shared::id::BlobHash;
+use twin_shared::id::{BlobHash, DeviceId};
 use twin_shared::model::Site;
-use twin_shared::wire::{TrainedEpoch, TwinDocument};
+use twin_shared::wire::{Sparing, TrainedEpoch, TwinDocument};
 
 use super::StudentAt;
-use super::message::{Allotment, Measured};
+use super::message::{Allotment, Measured, Task};
 
 /// Where a device stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,45 +124,9 @@ impl Phase {
         }
     }
 
-    /// The board's own attempt at the epoch: in time, or late and not overtaken yet.
-    #[must_use]
-    pub(super) const fn attempt(&self) -> Option<&LocalEpoch> {
-        match self {
-            Self::Local(epoch) | Self::Host(HostEpoch { late: Some(epoch), .. }) => Some(epoch),
-            Self::Host(HostEpoch { late: None, .. })
-            | Self::Absent
-            | Self::Copying
-            | Self::Counting
-            | Self::Ready
-            | Self::Starting
-            | Self::Confirming(_)
-            | Self::Finished { .. }
-            | Self::Left { .. } => None,
-        }
-    }
-
-    /// As [`Self::attempt`], to be changed.
-    pub(super) const fn attempt_mut(&mut self) -> Option<&mut LocalEpoch> {
-        match self {
-            Self::Local(epoch) | Self::Host(HostEpoch { late: Some(epoch), .. }) => Some(epoch),
-            Self::Host(HostEpoch { late: None, .. })
-            | Self::Absent
-            | Self::Copying
-            | Self::Counting
-            | Self::Ready
-            | Self::Starting
-            | Self::Confirming(_)
-            | Self::Finished { .. }
-            | Self::Left { .. } => None,
-        }
-    }
-
-    /// The epoch that is being trained, and where, as the board was told.
+    /// The epoch that is being trained, and where.
     #[must_use]
     pub(super) const fn epoch(&self) -> Option<(&Running, Site)> {
-        if let Some(attempt) = self.attempt() {
-            return Some((&attempt.run, Site::Local));
-        }
         match self {
             Self::Local(epoch) => Some((&epoch.run, Site::Local)),
             Self::Host(epoch) => Some((&epoch.run, Site::Host)),
@@ -201,10 +165,24 @@ pub struct LocalEpoch {
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostEpoch {
     pub(super) run: Running,
+    /// How the state will travel; none is whole, or not at all.
+    pub(super) sparing: Option<Sparing>,
     pub(super) trained: Option<(Duration, BlobHash, f32)>,
-    /// The board's own attempt at the same epoch from the same base, which missed its deadline: whoever is done first
-    /// has trained it.
-    pub(super) late: Option<LocalEpoch>,
+}
+
+impl HostEpoch {
+    /// The trainer's task. Momentum is kept only where the epoch before was trained: it does not travel.
+    pub(super) fn task(&self, device: &DeviceId) -> Task {
+        let student = &self.run.student;
+        Task::Epoch {
+            device: device.clone(),
+            round: student.round,
+            architecture: student.architecture,
+            base: student.state,
+            keeps_momentum: student.site == Some(Site::Host),
+            sparing: self.sparing,
+        }
+    }
 }
 
 /// An epoch that both sides should hold alike.

@@ -6,7 +6,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 use twin_shared::id::{BlobHash, DeviceId};
 use twin_shared::model::Site;
-use twin_shared::wire::{TrainedEpoch, TwinDocument};
+use twin_shared::wire::{Sparing, TrainedEpoch, TwinDocument};
 
 use super::StudentAt;
 use super::message::{Allotment, Measured};
@@ -105,7 +105,7 @@ pub(super) enum Standing {
         arrived: Option<BlobHash>,
     },
     /// An epoch on the host; the state after it and its loss, once trained.
-    Host { student: StudentAt, allotment: Allotment, trained: Option<(BlobHash, f32)> },
+    Host { student: StudentAt, allotment: Allotment, sparing: Option<Sparing>, trained: Option<(BlobHash, f32)> },
     /// An epoch that both sides should hold alike.
     Confirming {
         student: StudentAt,
@@ -132,10 +132,10 @@ impl Standing {
                 trained: trained.map(|(_, trained)| TrainedEpoch { loss: finite(trained.loss), ..trained }),
                 arrived: arrived.map(|(_, state)| state),
             },
-            // The board's own late attempt is not gone on with: the host is at it.
-            Phase::Host(HostEpoch { run, trained, late: _ }) => Self::Host {
+            Phase::Host(HostEpoch { run, sparing, trained }) => Self::Host {
                 student: run.student,
                 allotment: run.allotment,
+                sparing: *sparing,
                 trained: trained.map(|(_, state, loss)| (state, finite(loss))),
             },
             Phase::Confirming(Confirmation { run, site, document, loss, measured }) => Self::Confirming {
@@ -164,10 +164,10 @@ impl Standing {
                 trained: trained.map(|trained| (now, trained)),
                 arrived: arrived.map(|state| (now, state)),
             }),
-            Self::Host { student, allotment, trained } => Phase::Host(HostEpoch {
+            Self::Host { student, allotment, sparing, trained } => Phase::Host(HostEpoch {
                 run: running(student, allotment),
+                sparing,
                 trained: trained.map(|(state, loss)| (now, state, loss)),
-                late: None,
             }),
             Self::Confirming { student, allotment, site, document, loss, measured } => {
                 Phase::Confirming(Confirmation { run: running(student, allotment), site, document, loss, measured })

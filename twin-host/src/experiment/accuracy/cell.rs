@@ -209,6 +209,7 @@ async fn learn(
             state_out: text(&to.0),
             momentum_out: Some(text(&to.1)),
             checkpoint: None,
+            compression: None,
         };
         let whole = f64::from(plan.epochs);
         work.run(Job::Epoch(job), &mut |part| step((f64::from(epoch) + part) / whole)).await?;

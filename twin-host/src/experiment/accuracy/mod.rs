@@ -10,7 +10,7 @@ mod data;
 mod page;
 mod row;
 mod tables;
-mod work;
+pub(crate) mod work;
 
 use std::path::PathBuf;
 

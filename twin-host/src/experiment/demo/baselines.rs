@@ -81,6 +81,7 @@ impl Baselines {
                 state_out: state_path.clone(),
                 momentum_out: Some(momentum_path.clone()),
                 checkpoint: None,
+                compression: None,
             }))
             .await?;
             step();

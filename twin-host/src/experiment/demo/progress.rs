@@ -53,18 +53,14 @@ impl Progress {
                 self.bar.set_position(u64::from(*step));
             }
             Note::Teacher { .. } => self.stage("epochs of students, equal on both sides", self.epochs),
-            Note::Round(_) => self.bar.inc(1),
+            Note::Round(_) | Note::Kept { .. } => self.bar.inc(1),
             Note::Refused(device, why) => self.say(&format!("{device}: {why}")),
             Note::Offloaded { device, round, why } => {
                 self.say(&format!("{device}: the host trains epoch {round}: {why}"));
             }
             Note::Left(device, why) => self.say(&format!("{device} takes no further part: {why}")),
             Note::Offline(device) => self.say(&format!("{device} is gone")),
-            Note::TakenLate { device, round } => {
-                self.say(&format!("{device}: epoch {round} came late and before the host had it: it is taken"));
-            }
-            Note::Scored { .. } | Note::Unknown(_) | Note::Online(_) | Note::Dataset { .. } | Note::Progress { .. } => {
-            }
+            Note::Unknown(_) | Note::Online(_) | Note::Dataset { .. } | Note::Progress { .. } => {}
         }
         self.line(false);
     }

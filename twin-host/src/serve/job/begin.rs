@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use twin_core::coordinator::{Coordinator, JobProgress, JobSpec, Note};
 use twin_shared::id::JobId;
 use twin_shared::model::Architecture;
 
-use super::decisions::Decisions;
 use super::tasks::Work;
 use super::{Ending, JobFailure, JobReport, JobRun, Voices};
 use crate::calibration::Calibration;
@@ -61,14 +59,13 @@ impl Host {
         for device in self.participants(job)?.iter().chain(kept.keys()) {
             members.insert(device.clone(), (self.store.twin(device)?, kept.get(device).cloned()));
         }
-        let spec = spec_of(record.job, job, self.config.scheduler.decide_every);
+        let spec = spec_of(record.job, job, &self.config);
         let progress = self.trusted(record);
         let (coordinator, first) = Coordinator::resume(spec, progress.clone(), members, self.started.elapsed());
         self.runs += 1;
         let work = self.work.join(self.runs.to_string());
         std::fs::create_dir_all(&work).map_err(|error| StoreError::Files { path: work.clone(), error })?;
-        let (decided, answers) = mpsc::channel(2);
-        let decisions = Decisions::open(&self.store.job_directory(record.job), decided)?;
+        let (decided, decisions) = mpsc::channel(2);
         let mut run = JobRun {
             host: self,
             job,
@@ -76,16 +73,18 @@ impl Host {
             coordinator,
             kept: (Some(progress), kept),
             work,
+            deltas: BTreeMap::new(),
             labels: BTreeMap::new(),
             told: BTreeMap::new(),
             calibration,
             rounds: Vec::new(),
             teacher_asks: teacher.asks,
             student_asks: students.asks,
-            decisions,
+            policy: None,
             objective: record.objective,
+            decided,
         };
-        let voices = Voices { teacher: teacher.told, students: students.told, decisions: answers, earlier };
+        let voices = Voices { teacher: teacher.told, students: students.told, decisions, earlier };
         let ending = run.run(voices, first, note, &mut stop).await?;
         Ok((ending, run.report()?))
     }
@@ -158,7 +157,7 @@ async fn prepare(config: Config, calibration: PathBuf, job: Job) -> Result<Prepa
     Ok(Prepared { teacher, students, calibration })
 }
 
-fn spec_of(id: JobId, job: &Job, decide_every: Duration) -> JobSpec {
+fn spec_of(id: JobId, job: &Job, config: &Config) -> JobSpec {
     JobSpec {
         job: id,
         seed: job.seed,
@@ -167,10 +166,12 @@ fn spec_of(id: JobId, job: &Job, decide_every: Duration) -> JobSpec {
         recipe: job.student.recipe,
         batch: job.student.batch,
         batches_per_block: job.student.batches_per_block,
+        compression: job.student.compression,
+        sync_every: job.student.sync_every,
+        metered: config.metered.keys().cloned().collect(),
         augmentation: job.augmentation,
         patience: job.patience,
         deadline_factor: job.deadline_factor,
-        decide_every,
-        score_every: job.student.score_every,
+        decide_every: config.scheduler.decide_every,
     }
 }

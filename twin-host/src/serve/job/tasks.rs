@@ -6,10 +6,10 @@ use twin_core::coordinator::{Input, Task, TaskEvent};
 use twin_core::twin::DatasetCounts;
 use twin_shared::id::{BlobHash, DeviceId, RoundId};
 use twin_shared::pipe::{
-    CountJob, EpochJob, EvaluateJob, InitStudentJob, Job as TrainerJob, LabelSource, LabelsJob, Outcome, Part,
-    TeacherJob,
+    CompressPlan, CountJob, EpochJob, InitStudentJob, Job as TrainerJob, LabelSource, LabelsJob, Outcome, TeacherJob,
 };
 use twin_shared::plan::{EpochPlan, LabelKind, Method};
+use twin_shared::wire::Sparing;
 
 use super::JobRun;
 use super::report::JobFailure;
@@ -40,9 +40,7 @@ impl JobRun<'_> {
     pub(super) fn start(&self, task: Task) -> Result<(), JobFailure> {
         let (asks, flow) = match &task {
             Task::Count { .. } | Task::Teacher { .. } | Task::Init { .. } => (&self.teacher_asks, TEACHER_FLOW),
-            Task::Labels { device, .. } | Task::Epoch { device, .. } | Task::Score { device, .. } => {
-                (&self.student_asks, device.as_str())
-            }
+            Task::Labels { device, .. } | Task::Epoch { device, .. } => (&self.student_asks, device.as_str()),
         };
         let job = self.job_of(&task)?;
         let ask = Ask::Run { flow: flow.to_owned(), key: Work::Task(task), job: Box::new(job) };
@@ -132,17 +130,7 @@ impl JobRun<'_> {
                     out: text(&out),
                 })
             }
-            Task::Score { device, state, by, .. } => TrainerJob::Evaluate(EvaluateJob {
-                weights: self.blob_path(device, state)?,
-                teacher: match job.student.method {
-                    Method::SimKd => Some(teacher),
-                    Method::Kd { .. } | Method::CrossEntropy => None,
-                },
-                dataset: self.dataset_of(by)?,
-                part: Part::Held,
-                devices: Vec::new(),
-            }),
-            Task::Epoch { device, round, architecture, base, keeps_momentum } => {
+            Task::Epoch { device, round, architecture, base, keeps_momentum, sparing } => {
                 let before = round.0.checked_sub(1).filter(|_| *keeps_momentum);
                 let momentum = before.map(|before| self.momentum_path(device, before));
                 // A copy of the data directory that was put back may lack it: the epoch then starts without.
@@ -164,9 +152,51 @@ impl JobRun<'_> {
                     state_out: text(&self.state_path(device)),
                     momentum_out: Some(text(&self.momentum_work(device))),
                     checkpoint: None,
+                    compression: sparing.map(|sparing| self.compress_plan(device, &sparing)).transpose()?,
                 })
             }
         })
+    }
+
+    /// How the state of an offloaded epoch is made fit to travel.
+    fn compress_plan(&self, device: &DeviceId, sparing: &Sparing) -> Result<CompressPlan, JobFailure> {
+        let residual = self.residual_path(device, &sparing.common);
+        Ok(CompressPlan {
+            compression: sparing.compression,
+            base: self.blob_path(device, &sparing.common)?,
+            residual: residual.is_file().then(|| text(&residual)),
+            residual_out: text(&self.work(&format!("{device}.residual"))),
+            delta_out: text(&self.work(&format!("{device}.delta"))),
+        })
+    }
+
+    /// What the rounding that made this state left out, where the host did that.
+    fn residual_path(&self, device: &DeviceId, state: &BlobHash) -> PathBuf {
+        self.host.store.twin_directory(device).join(format!("job{}.residual-{state}", self.id))
+    }
+
+    /// Takes in the file that carries a state, and keeps what it left out for the next. What the common state left out
+    /// stays as well, until the epoch is written down: a host that is killed before trains it again from there.
+    fn adopt_delta(&mut self, device: &DeviceId, sparing: &Sparing, state: BlobHash) -> Result<(), JobFailure> {
+        let (delta, _) = self.host.store.blobs(device)?.adopt(&self.work(&format!("{device}.delta")))?;
+        self.deltas.insert(device.clone(), (state, delta));
+        let (from, to) = (self.work(&format!("{device}.residual")), self.residual_path(device, &state));
+        let files = |path: &Path| {
+            let path = path.to_owned();
+            move |error| StoreError::Files { path, error }
+        };
+        std::fs::rename(&from, &to).map_err(files(&from))?;
+        let (folder, prefix) = (self.host.store.twin_directory(device), format!("job{}.residual-", self.id));
+        let needed = [to, self.residual_path(device, &sparing.common)];
+        for entry in std::fs::read_dir(&folder).map_err(files(&folder))? {
+            let path = entry.map_err(files(&folder))?.path();
+            let residual =
+                path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&prefix));
+            if residual && !needed.contains(&path) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
     }
 
     fn dataset_of(&self, device: &DeviceId) -> Result<String, JobFailure> {
@@ -177,7 +207,7 @@ impl JobRun<'_> {
     }
 
     /// What a trainer told, in the coordinator's words. Files that it wrote are taken into the twin's blobs first.
-    pub(super) fn on_told(&self, told: Option<(Work, Told)>) -> Result<Option<Input>, JobFailure> {
+    pub(super) fn on_told(&mut self, told: Option<(Work, Told)>) -> Result<Option<Input>, JobFailure> {
         let Some((Work::Task(task), told)) = told else { return Ok(None) };
         let event = match told {
             Told::Progress { step, steps } => TaskEvent::Progress { step, steps },
@@ -189,11 +219,9 @@ impl JobRun<'_> {
                         false => TaskEvent::Failed(UNLIKE.into()),
                     }
                 }
-                Task::Count { .. }
-                | Task::Teacher { .. }
-                | Task::Init { .. }
-                | Task::Epoch { .. }
-                | Task::Score { .. } => TaskEvent::Failed("it made labels".into()),
+                Task::Count { .. } | Task::Teacher { .. } | Task::Init { .. } | Task::Epoch { .. } => {
+                    TaskEvent::Failed("it made labels".into())
+                }
             },
             Told::Done(outcome) => match (&task, outcome.clone()) {
                 (Task::Teacher { .. }, Outcome::Weights { hash, loss }) => {
@@ -205,10 +233,13 @@ impl JobRun<'_> {
                 (Task::Init { device, .. }, Outcome::Student { hash, .. }) if self.adopt(device)? != hash => {
                     TaskEvent::Failed(UNLIKE.into())
                 }
-                (Task::Epoch { device, round, .. }, Outcome::Student { hash, .. }) => {
+                (Task::Epoch { device, round, sparing, .. }, Outcome::Student { hash, .. }) => {
                     // The momentum first: an epoch that is written down has its momentum.
                     let (from, to) = (self.momentum_work(device), self.momentum_path(device, round.0));
                     std::fs::rename(&from, &to).map_err(|error| StoreError::Files { path: from, error })?;
+                    if let Some(sparing) = sparing {
+                        self.adopt_delta(device, sparing, hash)?;
+                    }
                     match self.adopt(device)? == hash {
                         true => TaskEvent::Done(outcome),
                         false => TaskEvent::Failed(UNLIKE.into()),

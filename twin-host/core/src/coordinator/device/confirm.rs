@@ -9,7 +9,7 @@ use twin_shared::wire::TwinDocument;
 
 use super::super::message::{Fatal, Measured, Output, RoundRecord};
 use super::super::phase::{Confirmation, Phase, Running};
-use super::super::{JobSpec, StudentAt};
+use super::super::{Common, JobSpec, StudentAt};
 use super::Member;
 use super::epoch::{plan, seconds};
 
@@ -57,8 +57,9 @@ impl Member {
         }
         let Confirmation { run, site, loss, mut measured, .. } = *confirmation;
         measured.total = Seconds(seconds(now.saturating_sub(run.since)));
-        let student =
-            StudentAt { round: RoundId(wanted.round.0 + 1), state: wanted.state, site: Some(site), ..run.student };
+        let (round, state) = (RoundId(wanted.round.0 + 1), wanted.state);
+        let common = Common { round, state, proved: true };
+        let student = StudentAt { round, state, site: Some(site), common, ..run.student };
         self.phase = Phase::Confirming(Confirmation { run: Running { student, ..run }, ..confirmation.clone() });
         out.push(Output::Forget(device.clone(), wanted.round));
         let round = wanted.round;

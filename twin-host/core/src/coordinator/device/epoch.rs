@@ -4,9 +4,9 @@ use core::time::Duration;
 
 use twin_shared::id::{BlobHash, DeviceId, RoundId};
 use twin_shared::model::Site;
-use twin_shared::plan::EpochPlan;
+use twin_shared::plan::{Compression, EpochPlan};
 use twin_shared::units::Seconds;
-use twin_shared::wire::{Assignment, FailureCode, Order, Purpose, Reply, Status};
+use twin_shared::wire::{Assignment, FailureCode, Order, Purpose, Reply, SPARING_VERSION, Sparing, Status};
 
 use super::super::message::{Allotment, Fatal, Measured, Note, Output, Task};
 use super::super::phase::{HostEpoch, LocalEpoch, Phase, Running};
@@ -27,8 +27,20 @@ impl Member {
         out: &mut Vec<Output>,
     ) {
         let Some(mut allotment) = self.allotment else { return };
+        let mut student = student;
         if !self.can_train() {
             allotment.site = Site::Host;
+        }
+        // A student whose state is at one site only stays there until both sides hold it.
+        match student.site {
+            Some(site) if student.is_ahead() && site != allotment.site => {
+                if site == Site::Host || self.can_train() {
+                    allotment.site = site;
+                } else {
+                    student = student.rewound();
+                }
+            }
+            Some(_) | None => {}
         }
         let run = Running { student, allotment, since: now };
         match allotment.site {
@@ -38,10 +50,7 @@ impl Member {
                     Phase::Local(LocalEpoch { run, deadline, blocks: Vec::new(), trained: None, arrived: None });
                 self.assign(spec, device, out);
             }
-            Site::Host => {
-                self.phase = Phase::Host(HostEpoch { run, trained: None, late: None });
-                self.assign(spec, device, out);
-            }
+            Site::Host => self.train_here(spec, device, run, out),
         }
         out.extend(self.own_work(spec, device).map(Output::Run));
     }
@@ -55,8 +64,8 @@ impl Member {
                 let missing = epoch.trained.is_none() && epoch.blocks.len() < blocks as usize;
                 missing.then(|| Task::Labels { device: device.clone(), round: epoch.run.student.round })
             }
-            Phase::Host(HostEpoch { run, trained: None, .. }) => Some(epoch_task(device, &run.student)),
-            Phase::Host(HostEpoch { trained: Some(_), .. })
+            Phase::Host(epoch) if epoch.trained.is_none() => Some(epoch.task(device)),
+            Phase::Host(_)
             | Phase::Absent
             | Phase::Copying
             | Phase::Counting
@@ -68,11 +77,71 @@ impl Member {
         }
     }
 
+    /// Whether the state of this epoch is exchanged after it.
+    fn is_exchanged(&self, spec: &JobSpec, device: &DeviceId, round: RoundId) -> bool {
+        !self.can_spare() || spec.sync_every(device).is_due(round.0, spec.recipe.epochs)
+    }
+
+    /// Whether the board knows of sparing.
+    fn can_spare(&self) -> bool {
+        self.twin.speaks(SPARING_VERSION)
+    }
+
+    /// How the epoch's state will travel.
+    fn sparing(&self, spec: &JobSpec, device: &DeviceId, student: &StudentAt) -> Sparing {
+        let upload = self.is_exchanged(spec, device, student.round);
+        Sparing { compression: spec.compression(device), common: student.common.state, upload }
+    }
+
+    /// The host trains the epoch. The first state goes to the board whole: there is nothing before it that the board
+    /// has.
+    fn train_here(&mut self, spec: &JobSpec, device: &DeviceId, run: Running, out: &mut Vec<Output>) {
+        let sparing = self.sparing(spec, device, &run.student);
+        let spared = self.can_spare() && run.student.common.proved && sparing.compression != Compression::None;
+        let epoch = HostEpoch { run, sparing: Some(sparing).filter(|sparing| spared && sparing.upload), trained: None };
+        self.phase = Phase::Host(epoch);
+        self.assign(spec, device, out);
+    }
+
+    /// An epoch is done whose state stays where it is: goes on with the next.
+    #[expect(clippy::too_many_arguments, reason = "what an epoch came to, and where it goes")]
+    fn go_on(
+        &mut self,
+        spec: &JobSpec,
+        device: &DeviceId,
+        run: Running,
+        (site, state): (Site, BlobHash),
+        loss: f32,
+        now: Duration,
+        out: &mut Vec<Output>,
+    ) {
+        let round = run.student.round;
+        out.push(Output::Forget(device.clone(), round));
+        out.push(Output::Note(Note::Kept { device: device.clone(), round, site, loss }));
+        let student = StudentAt { round: RoundId(round.0 + 1), state, site: Some(site), ..run.student };
+        self.begin(spec, device, student, now, out);
+    }
+
+    /// The board cannot read the state as it was sent.
+    pub(in crate::coordinator) fn send_again(
+        &self,
+        spec: &JobSpec,
+        device: &DeviceId,
+        round: RoundId,
+        out: &mut Vec<Output>,
+    ) {
+        if let Phase::Host(HostEpoch { run, trained: Some((_, state, _)), .. }) = &self.phase
+            && run.student.round == round
+        {
+            out.push(Output::Send(device.clone(), *state, Purpose::Student { job: spec.job, round }));
+        }
+    }
+
     /// Tells the board of the epoch in progress, and sends what it needs; again after it was away.
     fn assign(&self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
         let Some((run, site)) = self.phase.epoch() else { return };
         let round = run.student.round;
-        let order = Order::Assign(Assignment {
+        let assignment = Assignment {
             job: spec.job,
             round,
             architecture: run.student.architecture,
@@ -85,12 +154,23 @@ impl Member {
             samples: self.twin.counts().map_or(0, |counts| counts.train),
             batches_per_block: spec.batches_per_block,
             uplink_bits_per_second: whole(run.allotment.rate.0),
-            deadline_ms: u64::try_from(allowed(spec, &run.allotment).as_millis()).unwrap_or(u64::MAX),
-        });
+            deadline_ms: whole(run.allotment.predicted.total().0 * spec.deadline_factor * 1e3),
+        };
+        let order = match self.twin.dataset() {
+            Some(dataset) if self.can_spare() => Order::AssignOn {
+                dataset: dataset.version,
+                assignment,
+                sparing: self.sparing(spec, device, &run.student),
+            },
+            Some(_) | None => Order::Assign(assignment),
+        };
         out.push(Output::Command(device.clone(), order));
-        if let Some(epoch) = self.phase.attempt() {
-            let base = Purpose::Base { job: spec.job, round };
-            out.push(Output::Send(device.clone(), run.student.state, base));
+        if let Phase::Local(epoch) = &self.phase {
+            // What was trained there since is there only.
+            if !run.student.is_ahead() {
+                let base = Purpose::Base { job: spec.job, round };
+                out.push(Output::Send(device.clone(), run.student.state, base));
+            }
             for &(index, blob) in &epoch.blocks {
                 out.push(Output::Send(device.clone(), blob, Purpose::Labels { job: spec.job, round, index }));
             }
@@ -122,7 +202,7 @@ impl Member {
         blob: BlobHash,
         out: &mut Vec<Output>,
     ) {
-        if let Some(epoch) = self.phase.attempt_mut()
+        if let Phase::Local(epoch) = &mut self.phase
             && epoch.run.student.round == round
         {
             // Labels that are made again after a restart are those that the board may hold already.
@@ -143,24 +223,13 @@ impl Member {
         out: &mut Vec<Output>,
     ) {
         match reply.status {
-            Status::Accepted | Status::Running { .. } | Status::Done => {}
-            Status::Calibrated(calibration) => {
-                if self.twin.experience.speeds.calibrate(calibration) {
-                    out.push(Output::Learnt(device.clone()));
-                }
-            }
+            Status::Accepted | Status::Running { .. } | Status::Done | Status::Calibrated(_) => {}
             Status::Trained(trained) if trained.job == spec.job => {
-                let clock = self.twin.compute().map(|compute| compute.clock);
-                if let Some(epoch) = self.phase.attempt_mut()
+                if let Phase::Local(epoch) = &mut self.phase
                     && epoch.run.student.round == trained.round
                 {
-                    let network = epoch.run.student.architecture;
-                    let ms = trained.training_ms.saturating_sub(trained.starved_ms);
-                    let seconds = Duration::from_millis(ms).as_secs_f64();
-                    self.twin.experience.speeds.trained(network, seconds, trained.samples, clock);
-                    out.push(Output::Learnt(device.clone()));
                     epoch.trained = Some((now, trained));
-                    self.settle_local(spec, device, out);
+                    self.settle_local(spec, device, now, out);
                 }
             }
             Status::Trained(_) => {}
@@ -189,11 +258,11 @@ impl Member {
         now: Duration,
         out: &mut Vec<Output>,
     ) {
-        if let Some(epoch) = self.phase.attempt_mut()
+        if let Phase::Local(epoch) = &mut self.phase
             && epoch.run.student.round == round
         {
             epoch.arrived = Some((now, blob));
-            self.settle_local(spec, device, out);
+            self.settle_local(spec, device, now, out);
         } else {
             let text = format!("a student state of epoch {round} came too late");
             out.push(Output::Note(Note::Refused(device.clone(), text)));
@@ -201,8 +270,14 @@ impl Member {
     }
 
     /// The board has said that it trained, and the state is here: both, in either order.
-    fn settle_local(&mut self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
-        let Some(epoch) = self.phase.attempt() else { return };
+    fn settle_local(&mut self, spec: &JobSpec, device: &DeviceId, now: Duration, out: &mut Vec<Output>) {
+        let Phase::Local(epoch) = &self.phase else { return };
+        let run = epoch.run;
+        if let Some((_, trained)) = epoch.trained
+            && !self.is_exchanged(spec, device, run.student.round)
+        {
+            return self.go_on(spec, device, run, (Site::Local, trained.state), trained.loss, now, out);
+        }
         let (Some((trained_at, trained)), Some((arrived_at, state))) = (epoch.trained, epoch.arrived) else {
             return;
         };
@@ -222,14 +297,6 @@ impl Member {
             transfer: Seconds(seconds(arrived_at.saturating_sub(trained_at))),
             total: Seconds(0.0),
         };
-        let run = epoch.run;
-        if let Phase::Host(overtaken) = &self.phase {
-            // It stands on the base that the host's own attempt stands on, and is here first.
-            out.push(Output::Cancel(epoch_task(device, &overtaken.run.student)));
-            out.push(Output::Note(Note::TakenLate { device: device.clone(), round: run.student.round }));
-            self.twin.experience.taken_late += 1;
-            out.push(Output::Learnt(device.clone()));
-        }
         self.confirm(spec, device, run, Site::Local, state, trained.loss, measured, out);
     }
 
@@ -248,8 +315,11 @@ impl Member {
         if let Phase::Host(epoch) = &mut self.phase
             && epoch.run.student.round == round
         {
+            let run = epoch.run;
             epoch.trained = Some((now, state, loss));
-            self.give_up_late(spec, device, out);
+            if !self.is_exchanged(spec, device, round) {
+                return self.go_on(spec, device, run, (Site::Host, state), loss, now, out);
+            }
             out.push(Output::Send(device.clone(), state, Purpose::Student { job: spec.job, round }));
         }
     }
@@ -287,73 +357,24 @@ impl Member {
         now: Duration,
         out: &mut Vec<Output>,
     ) {
-        let Phase::Local(epoch) = &self.phase else {
-            // Late already: the host is at it.
-            self.give_up_late(spec, device, out);
-            return;
-        };
-        let (student, allotment) = (epoch.run.student, epoch.run.allotment);
+        let Phase::Local(epoch) = &self.phase else { return };
+        let (mut student, allotment) = (epoch.run.student, epoch.run.allotment);
         out.push(Output::Cancel(Task::Labels { device: device.clone(), round: student.round }));
         out.push(Output::Forget(device.clone(), student.round));
         out.push(Output::Note(Note::Offloaded { device: device.clone(), round: student.round, why }));
-        let run = Running { student, allotment: Allotment { site: Site::Host, ..allotment }, since: now };
-        self.phase = Phase::Host(HostEpoch { run, trained: None, late: None });
-        self.assign(spec, device, out);
-        out.push(Output::Run(epoch_task(device, &student)));
-    }
-
-    /// The board is not back by its deadline: the host begins the same epoch, and nobody waits for the board. What it
-    /// is at is not taken from it: should it be done before the host, its state is taken.
-    pub(super) fn miss(&mut self, device: &DeviceId, now: Duration, out: &mut Vec<Output>) {
-        let Phase::Local(epoch) = &self.phase else { return };
-        let (late, student, since) = (epoch.clone(), epoch.run.student, epoch.run.since);
-        let samples = self.twin.counts().map_or(0, |counts| counts.train);
-        let clock = self.twin.compute().map(|compute| compute.clock);
-        let experience = &mut self.twin.experience;
-        experience.missed_deadlines += 1;
-        experience.speeds.missed(student.architecture, seconds(now.saturating_sub(since)), samples, clock);
-        out.push(Output::Learnt(device.clone()));
-        let why = "it missed the deadline".into();
-        out.push(Output::Note(Note::Offloaded { device: device.clone(), round: student.round, why }));
-        let allotment = Allotment { site: Site::Host, ..late.run.allotment };
-        let run = Running { student, allotment, since: now };
-        self.phase = Phase::Host(HostEpoch { run, trained: None, late: Some(late) });
-        out.push(Output::Run(epoch_task(device, &student)));
-    }
-
-    /// The board's late attempt is of no use any more: it is told that the host trains this epoch.
-    fn give_up_late(&mut self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
-        if let Phase::Host(epoch) = &mut self.phase
-            && let Some(late) = epoch.late.take()
-        {
-            let round = late.run.student.round;
-            out.push(Output::Cancel(Task::Labels { device: device.clone(), round }));
-            out.push(Output::Forget(device.clone(), round));
-            self.assign(spec, device, out);
+        if student.is_ahead() {
+            student = student.rewound();
         }
-    }
-}
-
-/// How long a board has for an epoch: the estimate where labels, training and transfers overlap, times the factor.
-fn allowed(spec: &JobSpec, allotment: &Allotment) -> Duration {
-    let seconds = (allotment.predicted.pipelined.0 * spec.deadline_factor).clamp(0.0, 1e7);
-    Duration::from_secs_f64(seconds).max(SHORTEST_DEADLINE)
-}
-
-/// Momentum is kept only where the epoch before was trained: it does not travel.
-pub(super) fn epoch_task(device: &DeviceId, student: &StudentAt) -> Task {
-    Task::Epoch {
-        device: device.clone(),
-        round: student.round,
-        architecture: student.architecture,
-        base: student.state,
-        keeps_momentum: student.site == Some(Site::Host),
+        let run = Running { student, allotment: Allotment { site: Site::Host, ..allotment }, since: now };
+        self.train_here(spec, device, run, out);
+        out.extend(self.own_work(spec, device).map(Output::Run));
     }
 }
 
 /// When a board that begins now has to have its epoch done.
 pub(super) fn deadline(spec: &JobSpec, allotment: &Allotment, now: Duration) -> Duration {
-    now + allowed(spec, allotment)
+    let predicted = Duration::from_secs_f64((allotment.predicted.total().0 * spec.deadline_factor).clamp(0.0, 1e7));
+    now + predicted.max(SHORTEST_DEADLINE)
 }
 
 /// The batches of an epoch, the same for board, labels and host.

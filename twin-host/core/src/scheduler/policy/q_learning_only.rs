@@ -22,8 +22,4 @@ impl Policy for QLearningOnly {
     fn decide(&self, scenario: &Scenario, _rng: &mut ChaCha8Rng) -> Result<Decision, PolicyError> {
         self.table.decide(scenario, self.name())
     }
-
-    fn table(&self) -> Option<&QTable> {
-        Some(&self.table)
-    }
 }
