@@ -2,13 +2,13 @@
 //! exit status and one line for the person at the terminal.
 
 mod accuracy;
+mod bytes;
 mod demo;
 mod devices;
 mod job;
 mod logs;
 pub(crate) mod schedule;
 mod serve;
-mod show;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::Write;
@@ -53,6 +53,8 @@ enum Command {
 enum Experiment {
     /// Train students by distillation, alone and by FedAvg, as in Tables 1 and 2
     Accuracy(accuracy::AccuracyArguments),
+    /// Compare what student states cost in bytes with what they cost in accuracy
+    Bytes(bytes::BytesArguments),
     /// Compare policies over random draws, as in Tables 3 and 4
     Scheduling(schedule::SchedulingArguments),
     /// A host and four boards on this machine, on real digits, end to end
@@ -107,6 +109,7 @@ pub fn run() -> ExitCode {
         Command::Logs(arguments) => logs::logs(&arguments),
         Command::Job(command) => job::job(command),
         Command::Experiment(Experiment::Accuracy(arguments)) => accuracy::accuracy(arguments),
+        Command::Experiment(Experiment::Bytes(arguments)) => bytes::bytes(arguments),
         Command::Experiment(Experiment::Demo(arguments)) => demo::demo(arguments),
         Command::Experiment(Experiment::Learning(arguments)) => schedule::learning(&arguments),
     };
