@@ -1,6 +1,14 @@
 //! What end-to-end tests stand on: the programs as they are deployed, in a folder of their own, ended with the test.
 #![forbid(unsafe_code)]
 
+mod narrow;
+mod play;
+mod proxy;
+
+pub use narrow::NarrowLink;
+pub use play::Play;
+pub use proxy::{Fault, Proxy};
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -28,21 +36,44 @@ impl Running {
     /// When it cannot be started.
     #[must_use]
     pub fn start(program: &Path, arguments: &[&str], log: &Path) -> Self {
+        Self::start_with(program, arguments, log, &[])
+    }
+
+    /// As [`Self::start`], with variables of the environment.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_with(program: &Path, arguments: &[&str], log: &Path, variables: &[(&str, String)]) -> Self {
         let log = fs::File::create(log).expect("a log file");
         let mut command = Command::new(program);
         command
             .args(arguments)
             .env("RUST_LOG", "info,mqtt5=warn")
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
         Self(command.spawn().expect("the program starts"))
     }
 
-    /// Its process.
+    /// The most memory that it has held, bytes, as the kernel says.
     #[must_use]
-    pub fn id(&self) -> u32 {
-        self.0.id()
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib << 10)
+    }
+
+    /// The processor's time that it has used, seconds, its threads' included.
+    #[must_use]
+    pub fn processor_seconds(&self) -> Option<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id())).ok()?;
+        // After the name, which may hold anything: state is field 3, user and system time are 14 and 15.
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        let ticks = fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?;
+        // The kernel counts in hundredths for programs, whatever its own clock is.
+        Some(f64::from(ticks) / 100.0)
     }
 
     /// Kills it without a word, as a power cut would.
@@ -77,6 +108,8 @@ pub struct Fleet {
     /// The folder; it goes with the fleet.
     pub folder: tempfile::TempDir,
     programs: PathBuf,
+    play: Play,
+    port: u16,
 }
 
 impl Fleet {
@@ -86,28 +119,44 @@ impl Fleet {
     /// When a program or the disk refuses.
     #[must_use]
     pub fn new(programs: PathBuf, boards: &[&str], policy: &str) -> Self {
+        let play = Play::trained(programs.join("twin-trainer"));
+        Self::played(programs, boards, policy, play)
+    }
+
+    /// As [`Self::new`], with what the boards play.
+    ///
+    /// # Panics
+    /// When a program or the disk refuses.
+    #[must_use]
+    pub fn played(programs: PathBuf, boards: &[&str], policy: &str, play: Play) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("a port").port();
         drop(listener);
-        let fleet = Self { folder, programs };
-        let trainer = fleet.programs.join("twin-trainer");
+        let fleet = Self { folder, programs, play, port };
+        let trainer = &fleet.play.trainer;
         let host = format!(
-            "data_dir = {data:?}\n[broker]\nplain = \"127.0.0.1:{port}\"\n\
+            "data_dir = {data:?}\n[broker]\n{listener}\
              [trainer]\nprogram = {trainer:?}\ndevice = \"cpu\"\nthreads = 1\nteacher_threads = 2\n\
-             [scheduler]\npolicy = \"{policy}\"\nfrequency_ghz = 4.0\n\
+             [scheduler]\npolicy = \"{policy}\"\nfrequency_ghz = 4.0\n{scheduler}\
              [[scheduler.models]]\nname = \"vgg8\"\naccuracy_own = 0.9\naccuracy_avg = 0.9\n",
             data = fleet.path("host"),
+            listener = fleet.play.listener(port),
+            scheduler = fleet.play.scheduler(),
         );
         fs::write(fleet.path("host.toml"), host).expect("written");
         let all =
             digits::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/digits/digits.csv.gz")).expect("digits");
         for (k, board) in (0u16..).zip(boards) {
-            let enrolled =
-                fleet.host(&["enroll", board, "--plain", "--port", &port.to_string(), "--out", &fleet.path(board)]);
+            let (port, out) = (port.to_string(), fleet.path(board));
+            let plain: &[&str] = if fleet.play.tls { &[] } else { &["--plain"] };
+            let enrolled = fleet.host(&[&["enroll", board, "--port", &port, "--out", &out], plain].concat());
             assert!(enrolled.0, "{}", enrolled.1);
-            let set = digits::split(&all, &[vec![k, k + 1]], 12, 1).expect("enough digits").boards.remove(0);
-            fleet.equip(board, &set, &trainer);
+            let set = match fleet.play.images {
+                0 => digits::split(&all, &[vec![k, k + 1]], 12, 1).expect("enough digits").boards.remove(0),
+                images => play::noise(images, k),
+            };
+            fleet.equip(board, &set, trainer);
         }
         fleet
     }
@@ -119,10 +168,70 @@ impl Fleet {
         let enrolled = enrolled.replace("[device]\n", "[device]\ndata_dir = \"data\"\n");
         let part = format!(
             "\n[dataset]\npath = \"dataset.twinset\"\nformat = \"twinset\"\n\
-             [trainer]\nprogram = {trainer:?}\nthreads = 1\n[telemetry]\nperiod_s = 1\n\
-             [emulate]\nfrequency_ghz = 2.0\nduty = 1.0\nuplink_bits_per_second = 1e8\ndownlink_bits_per_second = 1e8\n"
+             [trainer]\nprogram = {trainer:?}\nthreads = 1\n[telemetry]\nperiod_s = {period}\n\
+             [emulate]\nfrequency_ghz = 2.0\nduty = 1.0\n\
+             uplink_bits_per_second = {rate:e}\ndownlink_bits_per_second = {rate:e}\n",
+            rate = self.play.rate,
+            period = self.play.period_s,
         );
         fs::write(folder.join("played.toml"), enrolled + &part).expect("written");
+    }
+
+    /// As [`Self::serve`] and [`Self::agent`] of the first board, each on its side of a narrow link.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    #[must_use]
+    pub fn across(&self, link: &NarrowLink, boards: &[&str], epochs: u32) -> (Running, Running) {
+        let rewrite = |file: &Path, pairs: &[(String, String)]| {
+            let mut text = fs::read_to_string(file).expect("the fleet wrote it");
+            for (from, to) in pairs {
+                assert!(text.contains(from), "{from:?} is not in {text}");
+                text = text.replace(from, to);
+            }
+            fs::write(file, text).expect("written");
+        };
+        let at = |address: &str| format!("\"{address}:{}\"", self.port);
+        let beyond = if self.play.tls { "" } else { "\ndangerously_plain_beyond_loopback = true" };
+        let names = format!("\nnames = [\"localhost\", \"127.0.0.1\", \"{}\"]", NarrowLink::HOST);
+        let listen = format!("{}{beyond}{names}", at(NarrowLink::HOST));
+        rewrite(Path::new(&self.path("host.toml")), &[(at("127.0.0.1"), listen)]);
+        let board = PathBuf::from(self.path(boards[0])).join("played.toml");
+        let host = ("host = \"127.0.0.1\"".to_owned(), format!("host = \"{}\"{beyond}", NarrowLink::HOST));
+        rewrite(&board, &[host]);
+        let host = self.serve_by(&link.at_host(), boards, epochs);
+        (host, self.agent_by(&link.at_board(), boards[0]))
+    }
+
+    /// Adds lines to the host's configuration.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    pub fn configure_host(&self, lines: &str) {
+        let file = self.path("host.toml");
+        let config = fs::read_to_string(&file).expect("the fleet wrote it");
+        fs::write(&file, config + lines).expect("written");
+    }
+
+    /// Lets a board reach the host by way of a proxy.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    #[must_use]
+    pub fn proxy(&self, board: &str) -> Proxy {
+        let proxy = Proxy::to(([127, 0, 0, 1], self.port).into());
+        let file = PathBuf::from(self.path(board)).join("played.toml");
+        let config = fs::read_to_string(&file).expect("the fleet wrote it");
+        let direct = format!("port = {}", self.port);
+        assert!(config.contains(&direct), "{config}");
+        fs::write(&file, config.replace(&direct, &format!("port = {}", proxy.address().port()))).expect("written");
+        proxy
+    }
+
+    /// What a program of the fleet has said: `host.log`, or `BOARD/agent.log`.
+    #[must_use]
+    pub fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
     /// A path in the fleet's folder.
@@ -153,14 +262,20 @@ impl Fleet {
     /// When the disk refuses.
     #[must_use]
     pub fn serve(&self, boards: &[&str], epochs: u32) -> Running {
+        self.serve_by(&[], boards, epochs)
+    }
+
+    fn serve_by(&self, runner: &[String], boards: &[&str], epochs: u32) -> Running {
         let job = format!(
             "devices = {boards:?}\nclasses = 10\ncrop_padding = 2\npatience_s = 60\n\
              [teacher]\narchitecture = \"vgg8\"\nepochs = 1\nbatch = \"8\"\n\
-             [student]\nepochs = {epochs}\nbatch = 8\nbatches_per_block = 1\n"
+             [student]\nepochs = {epochs}\nbatch = {batch}\nbatches_per_block = 1\n{student}",
+            batch = self.play.batch,
+            student = self.play.student,
         );
         fs::write(self.path("job.toml"), job).expect("written");
         let arguments = ["serve", "--config", &self.path("host.toml"), "--job", &self.path("job.toml")];
-        Running::start(&self.programs.join("twin-host"), &arguments, Path::new(&self.path("host.log")))
+        self.start(runner, "twin-host", &arguments, Path::new(&self.path("host.log")))
     }
 
     /// Serves with what there is: a job that ran goes on.
@@ -193,9 +308,32 @@ impl Fleet {
     /// Starts a board's agent.
     #[must_use]
     pub fn agent(&self, board: &str) -> Running {
+        self.agent_by(&[], board)
+    }
+
+    fn agent_by(&self, runner: &[String], board: &str) -> Running {
         let folder = PathBuf::from(self.path(board));
         let config = folder.join("played.toml").display().to_string();
-        Running::start(&self.programs.join("twin-agent"), &["run", "--config", &config], &folder.join("agent.log"))
+        self.start(runner, "twin-agent", &["run", "--config", &config], &folder.join("agent.log"))
+    }
+
+    /// Starts a program of the fleet, by way of another that runs it somewhere.
+    fn start(&self, runner: &[String], program: &str, arguments: &[&str], log: &Path) -> Running {
+        let program = self.programs.join(program);
+        let variables = self.play.variables();
+        match runner {
+            [] => Running::start_with(&program, arguments, log, &variables),
+            [first, rest @ ..] => {
+                let program = program.display().to_string();
+                let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+                Running::start_with(
+                    Path::new(first),
+                    &[&rest[..], &[program.as_str()], arguments].concat(),
+                    log,
+                    &variables,
+                )
+            }
+        }
     }
 
     /// What `twin-host show` says of a board.
