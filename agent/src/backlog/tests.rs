@@ -89,12 +89,11 @@ proptest! {
                 Step::Arrive => if let Some(batch) = flying.take() {
                     prop_assert!(batch.bytes.len() <= 400);
                     let opened = Batch::open(&batch.bytes).expect("a batch");
-                    let mut number = opened.header().first;
-                    for kept in opened {
+                    let first = opened.header().first;
+                    for (number, kept) in (first..).zip(opened) {
                         let content = kept.expect("whole").sample.path.goodput_up.value().expect("set").0;
                         let known = host.entry(number).or_insert(content.into());
                         prop_assert_eq!(*known, u64::from(content), "one number, two samples");
-                        number += 1;
                     }
                     backlog.arrived(&batch);
                 },

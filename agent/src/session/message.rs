@@ -158,6 +158,7 @@ pub enum Input {
 
 /// What a session wants done, in this order.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a handful live at once, and only until they are carried out")]
 pub enum Output {
     /// Write this down for good before going on.
     Persist(Memory),

@@ -42,6 +42,8 @@ fn main() -> Result<(), Failure> {
                     }
                 }
             }
+            // Nothing is kept of what it only seems to train.
+            Ok(Request::Save { ticket }) => say(&Event::Saved { ticket })?,
             Ok(Request::Cancel { ticket }) => drop(jobs.remove(&ticket)),
             Ok(Request::Shutdown) | Err(PipeError::Closed) => return Ok(()),
             Err(error) => return Err(error.into()),
