@@ -49,14 +49,51 @@ impl SampleHash {
     /// and twin, and every version of a dataset, agree, and a label corrected later moves nothing.
     #[must_use]
     pub fn is_held_out(self) -> bool {
+        self.draw() < u32::MAX / 10
+    }
+
+    /// Whether the sample belongs to a part; training, validation and test part an image for ever. The held-out
+    /// tenth is the validation part and the test part, half each.
+    #[must_use]
+    pub fn belongs(self, part: Part) -> bool {
+        match part {
+            Part::All => true,
+            Part::Train => !self.is_held_out(),
+            Part::Held => self.is_held_out(),
+            Part::Validation => self.is_held_out() && self.draw().is_multiple_of(2),
+            Part::Test => self.is_held_out() && !self.draw().is_multiple_of(2),
+        }
+    }
+
+    fn draw(self) -> u32 {
         let [a, b, c, d, ..] = self.0;
-        u32::from_le_bytes([a, b, c, d]) < u32::MAX / 10
+        u32::from_le_bytes([a, b, c, d])
+    }
+
+    /// Reads 32 hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut hash = [0; 16];
+        if text.len() != 32 || !text.is_ascii() {
+            return None;
+        }
+        for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        }
+        Some(Self(hash))
+    }
+}
+
+/// 32 hexadecimal digits.
+impl std::fmt::Display for SampleHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
 impl std::fmt::Debug for SampleHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        std::fmt::Display::fmt(self, f)
     }
 }
 
@@ -159,13 +196,7 @@ impl ImageSet {
     #[must_use]
     pub fn indices(&self, part: Part) -> Vec<u32> {
         let count = u32::try_from(self.len()).expect("the file's length bounds the samples");
-        (0..count)
-            .filter(|&index| match part {
-                Part::All => true,
-                Part::Train => !self.hash(index as usize).is_held_out(),
-                Part::Held => self.hash(index as usize).is_held_out(),
-            })
-            .collect()
+        (0..count).filter(|&index| part == Part::All || self.hash(index as usize).belongs(part)).collect()
     }
 
     /// Samples a class.

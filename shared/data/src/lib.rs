@@ -7,17 +7,23 @@
 
 pub mod augment;
 pub mod blobs;
+pub mod bundle;
 pub mod cifar;
+pub mod classes;
+pub mod delta;
 pub mod digits;
 mod draw;
 pub mod error;
+pub mod folder;
 pub mod image_set;
 pub mod manifest;
 pub mod normalisation;
 pub mod order;
 pub mod partition;
+pub mod picture;
 pub mod states;
 
+pub use classes::ClassList;
 pub use error::DataError;
 pub use image_set::{IMAGE_BYTES, Image, ImageSet, Part, SIDE, SampleHash};
 pub use normalisation::{Normalisation, PixelStatistics};

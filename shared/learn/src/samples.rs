@@ -82,7 +82,7 @@ impl TwinSamples {
     #[must_use]
     pub fn indices(&self, part: Part) -> Vec<u32> {
         match part {
-            Part::All | Part::Held => self.set.indices(part),
+            Part::All | Part::Held | Part::Validation | Part::Test => self.set.indices(part),
             Part::Train => self.train.clone(),
         }
     }

@@ -211,6 +211,10 @@ pub enum Part {
     Train,
     /// The tenth held out by hash.
     Held,
+    /// The half of it that choices are made by.
+    Validation,
+    /// The other half, for the last word.
+    Test,
 }
 
 /// See [`Job::Evaluate`].
