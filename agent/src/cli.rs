@@ -2,7 +2,10 @@
 
 mod calibrate;
 mod connect;
+mod data;
 mod diag;
+mod model;
+mod predict;
 mod probe;
 
 use std::io::{self, IsTerminal, Write};
@@ -38,6 +41,14 @@ enum Command {
     Connect(connect::Options),
     /// Collect one archive for a bug report: logs, configuration, condition; no keys, images or weights
     Diag(diag::Options),
+    /// The board's pictures: add, check, count and label them
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// Say what pictures show, by the model that is active here
+    Predict(predict::Options),
+    /// The models that this board may answer by
+    #[command(subcommand)]
+    Model(model::ModelCommand),
     /// Work with configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -79,6 +90,9 @@ pub fn main() -> ExitCode {
         Command::Calibrate(options) => calibrate::run(&options),
         Command::Connect(options) => connect::run(&options),
         Command::Diag(options) => diag::run(&options),
+        Command::Data(command) => data::run(&command),
+        Command::Predict(options) => predict::run(&options),
+        Command::Model(command) => model::run(&command),
         Command::Config(ConfigCommand::Default) => print(config::DEFAULT),
     };
     let Err(error) = done else { return ExitCode::SUCCESS };

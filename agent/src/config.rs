@@ -30,6 +30,8 @@ pub struct Config {
     pub credentials: Credentials,
     /// What the board learns from, if it has anything yet.
     pub dataset: Option<Dataset>,
+    /// What follows a new model.
+    pub model: ModelRules,
     /// How training is started.
     pub trainer: Trainer,
     /// What is sampled, how often, and how much is kept.
@@ -82,6 +84,15 @@ pub struct Dataset {
     pub path: PathBuf,
     /// How it is laid out.
     pub format: DatasetFormat,
+}
+
+/// What follows a new model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelRules {
+    /// The owner's command.
+    pub on_new_model: Option<String>,
+    /// The longest that it may take.
+    pub hook_limit: Duration,
 }
 
 /// How training is started.
@@ -184,6 +195,7 @@ impl TryFrom<Raw> for Config {
                 authority: file(&raw.credentials.authority),
             },
             dataset: given(raw.dataset.path).map(|path| Dataset { path, format: raw.dataset.format }),
+            model: model(raw.model)?,
             trainer: trainer(raw.trainer)?,
             telemetry: telemetry(raw.telemetry)?,
             inhibit_file: given(raw.guard.inhibit_file.clone()),
@@ -223,6 +235,16 @@ fn broker(raw: raw::Broker) -> Result<Broker, ConfigError> {
 
 fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+fn model(raw: raw::Model) -> Result<ModelRules, ConfigError> {
+    if !(1..=3600).contains(&raw.hook_limit_s) {
+        return Err(ConfigError::value("model.hook_limit_s", "must be 1 to 3600 seconds"));
+    }
+    Ok(ModelRules {
+        on_new_model: (!raw.on_new_model.trim().is_empty()).then_some(raw.on_new_model),
+        hook_limit: Duration::from_secs(u64::from(raw.hook_limit_s)),
+    })
 }
 
 fn trainer(raw: raw::Trainer) -> Result<Trainer, ConfigError> {

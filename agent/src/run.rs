@@ -6,6 +6,7 @@
 
 mod about;
 mod calibrator;
+mod holdings;
 mod perform;
 mod speak;
 mod telemetry;
@@ -27,9 +28,11 @@ use twin_shared::wire::BoardState;
 use crate::backlog::{self, Backlog};
 use crate::config::Config;
 use crate::courier::Courier;
+use crate::dataset::{DatasetError, Ready};
 use crate::guard::{Guard, Permit};
 use crate::identity::{self, Births};
 use crate::mailbox::Mailbox;
+use crate::models::Models;
 use crate::outbox::{Outbox, Parcel};
 use crate::pace::Pace;
 use crate::sampler::{PathMeter, Sampler};
@@ -40,6 +43,7 @@ use crate::transport::{Backoff, Connection, Dialer, News, Outgoing};
 use crate::workspace::Workspace;
 use crate::{dataset, lock, off_loop};
 use calibrator::{Calibrator, Progress};
+use holdings::Watched;
 
 /// Often enough to know the path, and seldom enough that a board at rest costs few bytes.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -78,6 +82,7 @@ enum Happening {
     Trainer(trainer::News),
     Calibration(Progress),
     Room(OwnedPermit<Outgoing>),
+    Dataset(Result<Ready, DatasetError>),
     Time,
     End,
 }
@@ -90,7 +95,10 @@ struct Agent {
     outbox: Outbox,
     courier: Courier,
     workspace: Workspace,
-    dataset: Option<BlobHash>,
+    dataset: Option<Watched>,
+    models: Models,
+    /// What changed in the dataset, as it was last sent.
+    delta: Option<BlobHash>,
     births: Births,
     dialer: Dialer,
     line: Line,
@@ -133,9 +141,19 @@ impl Agent {
         let workspace = Workspace::open(folder.join("work"))?;
         let dataset = match config.dataset.clone() {
             None => None,
-            Some(described) => {
-                let blobs = blobs.clone();
-                let loaded = off_loop(move || dataset::load(&described, &blobs)).await;
+            Some(described) => Some(dataset::Source::open(described, &folder, blobs.clone())?),
+        };
+        let mut dataset = dataset.map(Watched::new);
+        let ready = match &mut dataset {
+            None => None,
+            // A folder is read beside everything else; until then the board offers what it had before.
+            Some(watched) if watched.source.is_folder() => {
+                watched.load();
+                watched.source.newest()?
+            }
+            Some(watched) => {
+                let source = watched.source.clone();
+                let loaded = off_loop(move || source.load()).await;
                 Some(loaded.context("the dataset of [dataset] cannot be used")?)
             }
         };
@@ -145,7 +163,8 @@ impl Agent {
         let backlog = telemetry::waiting(&config)?;
         let mut sampler = telemetry::sampler(&config);
         let first = sampler.sample(Instant::now());
-        let about = about::of(&config, &first, dataset);
+        let offered = ready.as_ref().map(|ready| (ready.offer, ready.blob));
+        let about = about::of(&config, &first, offered);
         let (device, started) = (config.device.clone(), Instant::now());
         let dialer = Dialer::new(&device, &key, &config.broker, &config.credentials)
             .context("TLS cannot be set up: copy the folder that `twin-host enroll` wrote for this board")?;
@@ -156,7 +175,9 @@ impl Agent {
             outbox: Outbox::default(),
             courier: Courier::new(blobs, started),
             workspace,
-            dataset: dataset.map(|(_, blob)| blob),
+            dataset,
+            models: Models::at(&folder),
+            delta: None,
             births,
             dialer,
             line: Line::Down { retry_at: started },
@@ -193,6 +214,7 @@ impl Agent {
                 Happening::Trainer(news) => self.on_trainer(news).await,
                 Happening::Calibration(progress) => self.on_calibration(progress).await,
                 Happening::Room(permit) => self.speak(permit),
+                Happening::Dataset(loaded) => self.on_dataset(loaded).await,
                 Happening::Time => {}
                 Happening::End => break,
             }
@@ -212,6 +234,7 @@ impl Agent {
         };
         let trainer = self.trainer.as_mut();
         let calibrator = &mut self.calibrator;
+        let loading = self.dataset.as_mut().and_then(|watched| watched.loading.as_mut());
         let [terminate, interrupt] = signals;
         tokio::select! {
             _ = terminate.recv() => Happening::End,
@@ -226,6 +249,15 @@ impl Agent {
             permit = async { match room { Some(room) => room.reserve_owned().await, None => pending().await } } => {
                 // A connection that has ended says so itself.
                 permit.map_or(Happening::Time, Happening::Room)
+            }
+            loaded = async { match loading { Some(loading) => loading.await, None => pending().await } } => {
+                if let Some(watched) = &mut self.dataset {
+                    watched.loading = None;
+                }
+                match loaded {
+                    Ok(loaded) => Happening::Dataset(loaded),
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
+                }
             }
             () = sleep_until(wake.into()) => Happening::Time,
         }
@@ -260,6 +292,9 @@ impl Agent {
         if now >= self.next_sample {
             self.next_sample = now + self.config.telemetry.period;
             self.sample(now).await;
+            if let Some(watched) = &mut self.dataset {
+                watched.look();
+            }
         }
         if self.session.is_served() && now >= self.next_ping {
             self.next_ping = now + PING_EVERY;

@@ -4,6 +4,7 @@
 //! run side by side, because training goes on while nobody can be reached: the link, and the work.
 
 mod calibrating;
+mod holdings;
 mod message;
 mod orders;
 mod training;
@@ -12,7 +13,7 @@ mod work;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use twin_shared::id::{BlobHash, BootId};
+use twin_shared::id::{BlobHash, BootId, DatasetVersion, ModelVersion};
 use twin_shared::pipe::Ticket;
 use twin_shared::wire::telemetry::Activity;
 use twin_shared::wire::telemetry::quantity::Fraction;
@@ -22,12 +23,15 @@ use twin_shared::wire::{
 
 use crate::guard::Permit;
 use calibrating::Calibrating;
+use holdings::blob_of;
 pub use message::{About, Input, Kept, Memory, Message, Output, TrainedHere};
 use work::{Epoch, Stage, Work};
 
 /// Largest student state and block of labels that are taken, bytes.
 const MAX_STATE: u64 = 512 << 20;
 const MAX_LABELS: u64 = 16 << 20;
+const MAX_CLASSES: u64 = twin_data::classes::MAX_JSON as u64;
+const MAX_MODEL: u64 = twin_data::bundle::MAX_BYTES;
 
 /// Commands whose answers are remembered, in case they come again.
 const ANSWERS: usize = 32;
@@ -70,6 +74,10 @@ pub struct Session {
     /// The command that asked for the dataset.
     dataset_command: Option<u64>,
     calibrating: Calibrating,
+    /// Versions of the dataset before the present one that are still on disk.
+    earlier: Vec<DatasetVersion>,
+    /// The command that asked for a model which is not kept here yet.
+    activating: Option<(u64, ModelVersion)>,
     next_ticket: u32,
     last_progress: Duration,
 }
@@ -90,6 +98,8 @@ impl Session {
             answers: VecDeque::new(),
             dataset_command: None,
             calibrating: Calibrating::Unasked,
+            earlier: Vec::new(),
+            activating: None,
             next_ticket: 0,
             last_progress: Duration::ZERO,
         }
@@ -125,7 +135,10 @@ impl Session {
     /// [`Refusal::Unexpected`].
     pub fn limit(&self, manifest: &Manifest) -> Result<u64, Refusal> {
         let limit = match manifest.purpose {
-            Purpose::Dataset(_) | Purpose::Telemetry | Purpose::Probe(_) => None,
+            Purpose::Dataset(_) | Purpose::DatasetDelta { .. } | Purpose::Telemetry | Purpose::Probe(_) => None,
+            // The host's alone to send, and small.
+            Purpose::Classes { .. } => Some(MAX_CLASSES),
+            Purpose::Model { .. } => Some(MAX_MODEL),
             Purpose::Base { job, round } => self
                 .work
                 .local()
@@ -195,6 +208,9 @@ impl Session {
             Input::LabelsAtHand { job, round, blocks } => self.on_labels_at_hand(job, round, blocks),
             Input::Hashed { document, found } => self.on_hashed(&document, found, out),
             Input::Kept { ticket, kept } => self.on_kept(now, ticket, kept, out),
+            Input::Dataset { offer, blob, earlier } => self.on_dataset(offer, blob, earlier, out),
+            Input::Installed { version, result } => self.on_installed(version, result, out),
+            Input::Activated { version, result } => self.on_activated(version, result, out),
             Input::StorageFailed(message) => {
                 out.push(Output::Warn(message.clone()));
                 self.fail(now, FailureCode::Storage, &message, out);
@@ -285,6 +301,8 @@ impl Session {
     fn needed(&self) -> Vec<BlobHash> {
         let mut needed: Vec<BlobHash> = self.memory.confirmed.iter().copied().collect();
         needed.extend(self.about.dataset.map(|(_, blob)| blob));
+        needed
+            .extend(self.earlier.iter().chain(self.work.epoch().and_then(|epoch| epoch.dataset.as_ref())).map(blob_of));
         needed.extend(self.memory.trained.map(|trained| trained.epoch.state));
         needed.extend(self.memory.carrier.map(|(_, carrier)| carrier));
         needed.extend(self.work.epoch().map(|epoch| epoch.assignment.base));
@@ -319,7 +337,9 @@ impl Session {
                     self.reply(command, Status::Done, out);
                 }
             }
-            Purpose::Dataset(_) | Purpose::Telemetry | Purpose::Probe(_) => {}
+            Purpose::Classes { .. } => out.push(Output::TakeClasses(blob)),
+            Purpose::Model { version } => out.push(Output::Install { version, blob }),
+            Purpose::Dataset(_) | Purpose::DatasetDelta { .. } | Purpose::Telemetry | Purpose::Probe(_) => {}
         }
         if let Some(document) = self.wanted.filter(|document| document.state == blob) {
             out.push(Output::Rehash(document));
@@ -328,7 +348,7 @@ impl Session {
 
     fn on_sent(&mut self, purpose: Purpose, out: &mut Vec<Output>) {
         match purpose {
-            Purpose::Dataset(_) => {
+            Purpose::Dataset(_) | Purpose::DatasetDelta { .. } => {
                 if let Some(command) = self.dataset_command.take() {
                     self.reply(command, Status::Done, out);
                 }
@@ -340,14 +360,23 @@ impl Session {
                     self.work = Work::Idle;
                 }
             }
-            Purpose::Base { .. } | Purpose::Labels { .. } | Purpose::Telemetry | Purpose::Probe(_) => {}
+            Purpose::Base { .. }
+            | Purpose::Labels { .. }
+            | Purpose::Classes { .. }
+            | Purpose::Model { .. }
+            | Purpose::Telemetry
+            | Purpose::Probe(_) => {}
         }
     }
 
     fn on_not_sent(&mut self, purpose: Purpose, why: Refusal, out: &mut Vec<Output>) {
         out.push(Output::Warn(format!("the host refuses {purpose:?}: {why:?}")));
         match purpose {
-            Purpose::Dataset(_) => {
+            // The twin cannot make the version of what it has: it gets the dataset whole.
+            Purpose::DatasetDelta { to, .. } if why == Refusal::Base => {
+                out.push(Output::Send { blob: blob_of(&to), purpose: Purpose::Dataset(to) });
+            }
+            Purpose::Dataset(_) | Purpose::DatasetDelta { .. } => {
                 if let Some(command) = self.dataset_command.take() {
                     self.reply(command, failed(FailureCode::Transfer, "the host refuses the dataset"), out);
                 }
@@ -368,7 +397,12 @@ impl Session {
                     (_, _) => self.work = Work::Idle,
                 }
             }
-            Purpose::Base { .. } | Purpose::Labels { .. } | Purpose::Telemetry | Purpose::Probe(_) => {}
+            Purpose::Base { .. }
+            | Purpose::Labels { .. }
+            | Purpose::Classes { .. }
+            | Purpose::Model { .. }
+            | Purpose::Telemetry
+            | Purpose::Probe(_) => {}
         }
     }
 

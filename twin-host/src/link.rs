@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use twin_core::coordinator::BoardInput;
 use twin_data::blobs::Blobs;
+use twin_data::delta;
 use twin_shared::id::{BlobHash, BootId, DeviceId, RoundId};
 use twin_shared::model::Site;
 use twin_shared::pacing::TokenBucket;
@@ -241,15 +242,19 @@ impl Link {
                     Order::SendDataset(version) => {
                         self.expected.insert(Purpose::Dataset(version));
                     }
+                    Order::SendDelta { from, to } => {
+                        self.expected.insert(Purpose::DatasetDelta { from, to });
+                        self.expected.insert(Purpose::Dataset(to));
+                    }
                     Order::Assign(assignment)
                     | Order::AssignOn { assignment, sparing: Sparing { upload: true, .. }, .. } => {
-                        self.expected.retain(|purpose| matches!(purpose, Purpose::Dataset(_)));
+                        self.expected.retain(|purpose| is_of_dataset(purpose));
                         if assignment.site == Site::Local {
                             self.expected.insert(Purpose::Student { job: assignment.job, round: assignment.round });
                         }
                     }
-                    Order::AssignOn { .. } => self.expected.retain(|purpose| matches!(purpose, Purpose::Dataset(_))),
-                    Order::Rebirth | Order::Stop(_) | Order::Calibrate { .. } => {}
+                    Order::AssignOn { .. } => self.expected.retain(|purpose| is_of_dataset(purpose)),
+                    Order::Rebirth | Order::Stop(_) | Order::Calibrate { .. } | Order::Activate(_) => {}
                 }
                 self.commands += 1;
                 let command = Command { id: self.commands, order };
@@ -264,7 +269,12 @@ impl Link {
                 Err(error) => tracing::error!(device = %self.parts.device, %error, "a blob to be sent is missing"),
             },
             LinkOrder::Forget(until) => self.exchange.cancel(|manifest| match manifest.purpose {
-                Purpose::Dataset(_) | Purpose::Telemetry | Purpose::Probe(_) => false,
+                Purpose::Dataset(_)
+                | Purpose::DatasetDelta { .. }
+                | Purpose::Classes { .. }
+                | Purpose::Model { .. }
+                | Purpose::Telemetry
+                | Purpose::Probe(_) => false,
                 Purpose::Student { round, .. } | Purpose::Base { round, .. } | Purpose::Labels { round, .. } => {
                     round <= until
                 }
@@ -430,8 +440,11 @@ impl Link {
             Purpose::Probe(_) => Ok(MAX_PROBE),
             _ if !self.expected.contains(&manifest.purpose) => Err(Refusal::Unexpected),
             Purpose::Dataset(_) => Ok(MAX_DATASET),
+            Purpose::DatasetDelta { .. } => Ok(delta::MAX_BYTES),
             Purpose::Student { .. } => Ok(MAX_STATE),
-            Purpose::Base { .. } | Purpose::Labels { .. } => Err(Refusal::Unexpected),
+            Purpose::Base { .. } | Purpose::Labels { .. } | Purpose::Classes { .. } | Purpose::Model { .. } => {
+                Err(Refusal::Unexpected)
+            }
         };
         // Held already, and wanted again: the board has not heard of it, and the coordinator may not have either.
         if limit.is_ok() && on_disk == OnDisk::Whole {
@@ -480,7 +493,19 @@ impl Link {
         if let (Ok(_), Purpose::Probe(_)) = (&verdict, manifest.purpose) {
             self.send_probe_back(manifest);
         } else if let Ok(blob) = verdict {
-            self.tell(BoardInput::Received { purpose: manifest.purpose, blob }).await;
+            let purpose = match manifest.purpose {
+                // What changed has become the dataset.
+                Purpose::DatasetDelta { to, .. } => Purpose::Dataset(to),
+                purpose @ (Purpose::Dataset(_)
+                | Purpose::Student { .. }
+                | Purpose::Base { .. }
+                | Purpose::Labels { .. }
+                | Purpose::Classes { .. }
+                | Purpose::Model { .. }
+                | Purpose::Telemetry
+                | Purpose::Probe(_)) => purpose,
+            };
+            self.tell(BoardInput::Received { purpose, blob }).await;
         }
         if let Output::Ack(ack) = self.exchange.verified(&manifest.blob, verdict.map(drop)) {
             self.publish(Channel::DnAck, &ack).await;
@@ -551,6 +576,11 @@ impl Link {
             tracing::warn!(device = %self.parts.device, %error, "the broker did not take a message");
         }
     }
+}
+
+/// Whether a blob is a board's dataset, or what changed in it.
+const fn is_of_dataset(purpose: &Purpose) -> bool {
+    matches!(purpose, Purpose::Dataset(_) | Purpose::DatasetDelta { .. })
 }
 
 /// A tenth of a second of the rate, bytes.

@@ -11,6 +11,7 @@ pub(super) struct Raw {
     pub(super) broker: Broker,
     pub(super) credentials: Credentials,
     pub(super) dataset: Dataset,
+    pub(super) model: Model,
     pub(super) trainer: Trainer,
     pub(super) telemetry: Telemetry,
     pub(super) guard: Guard,
@@ -81,6 +82,8 @@ section!(Credentials {
 });
 
 section!(Dataset { path: PathBuf = PathBuf::new(), format: DatasetFormat = DatasetFormat::Folder });
+
+section!(Model { on_new_model: String = String::new(), hook_limit_s: u32 = 60 });
 
 /// How a dataset is laid out on the board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -29,6 +29,7 @@ fn the_documented_default_names_every_key() {
         ("broker", raw::Broker::KEYS),
         ("credentials", raw::Credentials::KEYS),
         ("dataset", raw::Dataset::KEYS),
+        ("model", raw::Model::KEYS),
         ("trainer", raw::Trainer::KEYS),
         ("telemetry", raw::Telemetry::KEYS),
         ("guard", raw::Guard::KEYS),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use twin_shared::id::BlobHash;
+use twin_shared::id::{BlobHash, DatasetVersion};
 use twin_shared::pipe::{Job, Request, Ticket};
 use twin_shared::units::BitsPerSecond;
 use twin_shared::wire::{Assignment, LogLevel, LogLine, Purpose, Sparing, codec};
@@ -90,15 +90,14 @@ impl Agent {
                     Parcel::Reply(reply)
                 }
             }),
-            Output::Send { blob, purpose } => {
-                let measured = self.path.reading(std::time::Instant::now()).goodput_up.value().copied();
-                let rate = self.pace.chunk_rate(measured.map(BitsPerSecond::from));
-                if let Err(error) = self.courier.send(blob, purpose, rate) {
-                    return Some(Input::StorageFailed(error.to_string()));
-                }
-            }
+            Output::Send { blob, purpose } => return self.offer(blob, purpose),
             Output::Abandon { but } => self.courier.cancel(|manifest| match manifest.purpose {
-                Purpose::Dataset(_) | Purpose::Telemetry | Purpose::Probe(_) => false,
+                Purpose::Dataset(_)
+                | Purpose::DatasetDelta { .. }
+                | Purpose::Classes { .. }
+                | Purpose::Model { .. }
+                | Purpose::Telemetry
+                | Purpose::Probe(_) => false,
                 Purpose::Student { job, round } | Purpose::Base { job, round } | Purpose::Labels { job, round, .. } => {
                     but != Some((job, round))
                 }
@@ -134,8 +133,8 @@ impl Agent {
                     Err(error) => Input::StorageFailed(format!("labels: {error}")),
                 });
             }
-            Output::Submit { ticket, assignment, sparing, momentum } => {
-                return self.submit(ticket, &assignment, &sparing, momentum);
+            Output::Submit { ticket, assignment, sparing, dataset, momentum } => {
+                return self.submit(ticket, &assignment, &sparing, dataset, momentum);
             }
             Output::Grant(ticket) => self.ask_trainer(Request::Grant { ticket, steps: 1 }),
             Output::Cancel(ticket) => self.ask_trainer(Request::Cancel { ticket }),
@@ -159,14 +158,18 @@ impl Agent {
             Output::KillTrainer => self.trainer = None,
             Output::Pace(bits_per_second) => self.pace.allot(bits_per_second, self.started.elapsed()),
             Output::Collect(needed) => {
-                let blobs = self.courier.blobs().clone();
+                let (blobs, delta) = (self.courier.blobs().clone(), self.delta);
                 let flying = self.flying.as_ref().map(|(blob, _)| *blob);
-                let keep = move |blob: &BlobHash| needed.contains(blob) || Some(*blob) == flying;
+                let keep = move |blob: &BlobHash| needed.contains(blob) || [flying, delta].contains(&Some(*blob));
                 match off_loop(move || blobs.retain(keep, PATIENCE)).await {
                     Ok(removed) => tracing::debug!(removed, "blobs that are no longer needed went"),
                     Err(error) => tracing::warn!(%error, "blobs that are no longer needed stay"),
                 }
             }
+            Output::SendDelta { from, to } => return self.send_delta(from, to).await,
+            Output::TakeClasses(blob) => self.take_classes(blob).await,
+            Output::Install { version, blob } => return Some(self.install(version, blob).await),
+            Output::Activate(version) => return Some(self.activate(version).await),
             Output::Warn(text) => {
                 tracing::warn!("{text}");
                 if self.session.connection().is_some() {
@@ -179,10 +182,24 @@ impl Agent {
         None
     }
 
-    fn submit(&mut self, ticket: Ticket, assignment: &Assignment, sparing: &Sparing, momentum: bool) -> Option<Input> {
-        let Some(dataset) = self.dataset else {
-            return Some(Input::StorageFailed("no dataset here".to_owned()));
-        };
+    /// Offers a blob to the host.
+    pub(super) fn offer(&mut self, blob: BlobHash, purpose: Purpose) -> Option<Input> {
+        let measured = self.path.reading(std::time::Instant::now()).goodput_up.value().copied();
+        let rate = self.pace.chunk_rate(measured.map(BitsPerSecond::from));
+        let sent = self.courier.send(blob, purpose, rate);
+        sent.err().map(|error| Input::StorageFailed(error.to_string()))
+    }
+
+    fn submit(
+        &mut self,
+        ticket: Ticket,
+        assignment: &Assignment,
+        sparing: &Sparing,
+        dataset: DatasetVersion,
+        momentum: bool,
+    ) -> Option<Input> {
+        // A dataset's version is the hash of its bytes, and so the name of its blob.
+        let dataset = BlobHash(dataset.0);
         let job = match self.workspace.epoch_job(assignment, sparing, momentum, self.courier.blobs(), &dataset) {
             Ok(job) => job,
             Err(error) => return Some(Input::StorageFailed(error.to_string())),

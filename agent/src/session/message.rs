@@ -1,7 +1,7 @@
 //! What a session is told, what it wants done, and what it must not forget.
 
 use serde::{Deserialize, Serialize};
-use twin_shared::id::{BlobHash, BootId, JobId, RoundId};
+use twin_shared::id::{BlobHash, BootId, DatasetVersion, JobId, ModelVersion, RoundId};
 use twin_shared::model::Architecture;
 use twin_shared::pipe::{Event, Ticket};
 use twin_shared::wire::{
@@ -42,6 +42,8 @@ pub struct Memory {
     pub sparing: Option<Sparing>,
     /// A state that was trained here, and the file that carries it in few bytes.
     pub carrier: Option<(BlobHash, BlobHash)>,
+    /// The version of the dataset that the assigned epoch is trained on.
+    pub assigned_on: Option<DatasetVersion>,
 }
 
 /// An epoch trained here, and what it started from.
@@ -134,6 +136,29 @@ pub enum Input {
         /// What is among the blobs now, or what the disk said.
         kept: Result<Kept, String>,
     },
+    /// The board's dataset is this from now on.
+    Dataset {
+        /// The dataset.
+        offer: DatasetOffer,
+        /// The blob that holds it.
+        blob: BlobHash,
+        /// Versions before it that are still on disk.
+        earlier: Vec<DatasetVersion>,
+    },
+    /// Answers [`Output::Install`].
+    Installed {
+        /// The model.
+        version: ModelVersion,
+        /// Why it is not kept.
+        result: Result<(), String>,
+    },
+    /// Answers [`Output::Activate`].
+    Activated {
+        /// The model.
+        version: ModelVersion,
+        /// Whether it is kept here, and so active now; or what the disk said.
+        result: Result<bool, String>,
+    },
     /// The disk refused what an output wanted.
     StorageFailed(String),
     /// The guard's word.
@@ -157,6 +182,7 @@ pub enum Input {
 }
 
 /// What a session wants done, in this order.
+#[expect(clippy::large_enum_variant, reason = "a handful at a time, done at once and dropped")]
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "a handful live at once, and only until they are carried out")]
 pub enum Output {
@@ -218,6 +244,8 @@ pub enum Output {
         assignment: Box<Assignment>,
         /// How its state will travel.
         sparing: Sparing,
+        /// The version of the dataset that it is trained on.
+        dataset: DatasetVersion,
         /// Whether the momentum of the epoch before goes on.
         momentum: bool,
     },
@@ -259,6 +287,24 @@ pub enum Output {
     Pace(u64),
     /// Remove every blob but these, and partial files of a day ago.
     Collect(Vec<BlobHash>),
+    /// Send what changed between two versions of the dataset, or the second whole where the first is not remembered.
+    SendDelta {
+        /// The version that the twin holds.
+        from: DatasetVersion,
+        /// The present version.
+        to: DatasetVersion,
+    },
+    /// Follow the list of classes in this blob.
+    TakeClasses(BlobHash),
+    /// Keep the model in this blob.
+    Install {
+        /// Which.
+        version: ModelVersion,
+        /// The blob.
+        blob: BlobHash,
+    },
+    /// Answer by a model from now on, if it is kept.
+    Activate(ModelVersion),
     /// Tell the operator.
     Warn(String),
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use twin_shared::id::{BlobHash, JobId, RoundId};
+use twin_shared::id::{BlobHash, DatasetVersion, JobId, RoundId};
 use twin_shared::model::Site;
 use twin_shared::wire::{Assignment, Command, FailureCode, Order, Purpose, Reply, Sparing, Status};
 
@@ -35,16 +35,17 @@ impl Session {
                 }
                 None => self.reply(id, failed(FailureCode::Missing, "no dataset here"), out),
             },
+            Order::SendDelta { from, to } => self.on_send_delta(id, from, to, out),
             Order::Assign(assignment) => {
-                self.on_assign(now, id, assignment, Sparing::nothing(assignment.base), out);
+                let dataset = self.about.dataset.map(|(offer, _)| offer.version);
+                let epoch = Epoch { command: id, assignment, sparing: Sparing::nothing(assignment.base), dataset };
+                self.on_assign(now, epoch, out);
             }
-            Order::AssignOn { dataset, assignment, sparing } => match self.about.dataset {
-                Some((offer, _)) if offer.version == dataset => self.on_assign(now, id, assignment, sparing, out),
-                Some(_) | None => {
-                    let message = format!("the dataset {dataset:.12} is not here");
-                    self.reply(id, failed(FailureCode::Missing, &message), out);
-                }
-            },
+            Order::AssignOn { dataset, assignment, sparing } => {
+                let epoch = Epoch { command: id, assignment, sparing, dataset: Some(dataset) };
+                self.on_assign(now, epoch, out);
+            }
+            Order::Activate(offer) => self.on_activate(id, offer, out),
             Order::Stop(job) => {
                 if self.work.epoch().is_some_and(|epoch| epoch.job() == job) {
                     self.drop_work(now, out);
@@ -58,16 +59,18 @@ impl Session {
         }
     }
 
-    fn on_assign(&mut self, now: Duration, id: u64, assignment: Assignment, sparing: Sparing, out: &mut Vec<Output>) {
+    fn on_assign(&mut self, now: Duration, epoch: Epoch, out: &mut Vec<Output>) {
+        let Epoch { command: id, assignment, sparing, dataset } = epoch;
         if let Some(flaw) = flaw(&assignment) {
             self.reply(id, failed(FailureCode::TrainerFailed, &flaw), out);
             return;
         }
-        if assignment.site == Site::Local && self.about.dataset.is_none() {
-            self.reply(id, failed(FailureCode::Missing, "no dataset here"), out);
+        if assignment.site == Site::Local
+            && let Err(message) = self.require_dataset(dataset)
+        {
+            self.reply(id, failed(FailureCode::Missing, &message), out);
             return;
         }
-        let epoch = Epoch { command: id, assignment, sparing };
         out.push(Output::Pace(assignment.uplink_bits_per_second));
         let trained = self.memory.trained.filter(|trained| {
             let here = (trained.epoch.job, trained.epoch.round, trained.base);
@@ -85,6 +88,7 @@ impl Session {
             return;
         }
         self.drop_work(now, out);
+        self.memory.assigned_on = dataset;
         self.remember_assigned((assignment.site == Site::Local).then_some((assignment, sparing)), out);
         let (job, round) = (assignment.job, assignment.round);
         out.push(Output::Abandon { but: Some((job, round)) });
@@ -112,9 +116,10 @@ impl Session {
     /// again when it is there.
     pub(super) fn on_begun(&mut self, out: &mut Vec<Output>) {
         let Some(assignment) = self.memory.assigned.filter(|_| self.about.dataset.is_some()) else { return };
+        let dataset = self.memory.assigned_on;
         let (job, round) = (assignment.job, assignment.round);
         let sparing = self.memory.sparing.unwrap_or(Sparing::nothing(assignment.base));
-        let epoch = Epoch { command: UNASKED, assignment, sparing };
+        let epoch = Epoch { command: UNASKED, assignment, sparing, dataset };
         self.work = Work::Receiving(Receiving { epoch, has_base: false, blocks: Blocks::default() });
         out.push(Output::Pace(assignment.uplink_bits_per_second));
         out.push(Output::Look(assignment.base));

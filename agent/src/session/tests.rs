@@ -538,3 +538,96 @@ fn only_what_the_assignment_needs_is_taken() {
     assert_eq!(session.limit(&offer(Purpose::Student { job, round }, blob("x"))), Ok(MAX_STATE));
     assert!(session.limit(&offer(wanted, base)).is_err());
 }
+
+fn offer(name: &str) -> (DatasetOffer, BlobHash) {
+    let blob = blob(name);
+    (DatasetOffer { version: DatasetVersion(blob.0), bytes: 1, samples: 60 }, blob)
+}
+
+#[test]
+fn a_changed_dataset_is_told_by_a_birth_and_an_epoch_keeps_its_version() {
+    let mut session = served();
+    let first = DatasetVersion(blob("dataset").0);
+    let (second, second_blob) = offer("second");
+    let told = session.handle(secs(1), Input::Dataset { offer: second, blob: second_blob, earlier: vec![first] });
+    let births = |outputs: &[Output]| {
+        let birth = |output: &&Output| matches!(output, Output::Publish(Message::State(BoardState::Online(birth))) if birth.dataset == Some(second));
+        outputs.iter().filter(birth).count()
+    };
+    assert_eq!(births(&told), 1);
+    let again = session.handle(secs(1), Input::Dataset { offer: second, blob: second_blob, earlier: vec![first] });
+    assert_eq!(births(&again), 0);
+    let assigned = |session: &mut Session, id, dataset| {
+        let assignment = assignment(0, blob("base"), Site::Local);
+        let sparing = twin_shared::wire::Sparing::nothing(assignment.base);
+        session.handle(secs(2), order(id, Order::AssignOn { dataset, assignment, sparing }))
+    };
+    let gone = assigned(&mut session, 1, DatasetVersion([8; 32]));
+    assert!(matches!(replies(&gone)[..], [Status::Failed { code: FailureCode::Missing, .. }]));
+    assert_eq!(replies(&assigned(&mut session, 2, first)), [Status::Accepted]);
+    session.handle(
+        secs(2),
+        Input::Received { blob: blob("base"), purpose: Purpose::Base { job: JOB, round: RoundId(0) } },
+    );
+    let submitted = session.handle(secs(2), labels(0, 0));
+    let on = submitted.iter().find_map(|output| match output {
+        Output::Submit { dataset, .. } => Some(*dataset),
+        _ => None,
+    });
+    assert_eq!(on, Some(first));
+    let third = offer("third");
+    session.handle(secs(3), Input::Dataset { offer: third.0, blob: third.1, earlier: vec![] });
+    assert!(session.needed().contains(&blob("dataset")), "the epoch's own version stays");
+}
+
+#[test]
+fn what_changed_is_sent_once_and_an_unknown_version_is_refused() {
+    let mut session = served();
+    let to = DatasetVersion(blob("dataset").0);
+    let from = DatasetVersion([1; 32]);
+    let asked = session.handle(secs(1), order(1, Order::SendDelta { from, to }));
+    assert_eq!(replies(&asked), [Status::Accepted]);
+    assert!(asked.contains(&Output::SendDelta { from, to }));
+    let sent = session.handle(secs(2), Input::Sent { purpose: Purpose::DatasetDelta { from, to } });
+    assert_eq!(replies(&sent), [Status::Done]);
+    session.handle(secs(3), order(3, Order::SendDelta { from, to }));
+    let purpose = Purpose::DatasetDelta { from, to };
+    let whole = session.handle(secs(3), Input::NotSent { purpose, why: Refusal::Base });
+    assert!(whole.contains(&Output::Send { blob: blob("dataset"), purpose: Purpose::Dataset(to) }), "{whole:?}");
+    let refused = session.handle(secs(3), order(2, Order::SendDelta { from: to, to: from }));
+    assert!(matches!(replies(&refused)[..], [Status::Failed { code: FailureCode::Missing, .. }]));
+}
+
+#[test]
+fn a_model_is_active_once_it_is_kept() {
+    let mut session = served();
+    let version = ModelVersion([4; 32]);
+    let model = twin_shared::wire::ModelOffer { version, job: JOB, bundle: blob("bundle"), bytes: 9 };
+    let asked = session.handle(secs(1), order(1, Order::Activate(model)));
+    assert_eq!(asked, [Output::Activate(version)]);
+    let waits = session.handle(secs(1), Input::Activated { version, result: Ok(false) });
+    assert_eq!(replies(&waits), [Status::Accepted]);
+    let purpose = Purpose::Model { version };
+    let came = session.handle(secs(2), Input::Received { blob: blob("bundle"), purpose });
+    assert_eq!(came, [Output::Install { version, blob: blob("bundle") }]);
+    let kept = session.handle(secs(2), Input::Installed { version, result: Ok(()) });
+    assert_eq!(kept, [Output::Activate(version)]);
+    let done = session.handle(secs(2), Input::Activated { version, result: Ok(true) });
+    assert_eq!(replies(&done), [Status::Done]);
+    // A model that comes without being wanted is kept, and that is all.
+    let other = ModelVersion([5; 32]);
+    assert!(session.handle(secs(3), Input::Installed { version: other, result: Ok(()) }).is_empty());
+    session.handle(secs(3), order(2, Order::Activate(twin_shared::wire::ModelOffer { version: other, ..model })));
+    let failed = session.handle(secs(3), Input::Activated { version: other, result: Err("full".into()) });
+    assert!(matches!(replies(&failed)[..], [Status::Failed { code: FailureCode::Storage, .. }]));
+}
+
+#[test]
+fn a_list_of_classes_is_followed() {
+    let mut session = served();
+    let purpose = Purpose::Classes { version: 3 };
+    let manifest = Manifest { blob: blob("classes"), size: 10, chunk: 1024, purpose };
+    assert_eq!(session.limit(&manifest), Ok(MAX_CLASSES));
+    let came = session.handle(secs(1), Input::Received { blob: blob("classes"), purpose });
+    assert_eq!(came, [Output::TakeClasses(blob("classes"))]);
+}

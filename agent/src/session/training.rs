@@ -68,6 +68,7 @@ impl Session {
             return;
         }
         let (epoch, blocks) = (*epoch, blocks.clone());
+        let Some(dataset) = epoch.dataset else { return };
         let assignment = epoch.assignment;
         let momentum = self.memory.trained.is_some_and(|trained| {
             let before = trained.epoch;
@@ -79,7 +80,7 @@ impl Session {
         self.process = Process::Busy;
         self.work = Work::Training(Training { epoch, blocks, ticket, stage: Stage::Preparing { since: now } });
         let sparing = epoch.sparing;
-        out.push(Output::Submit { ticket, assignment: Box::new(assignment), sparing, momentum });
+        out.push(Output::Submit { ticket, assignment: Box::new(assignment), sparing, dataset, momentum });
     }
 
     /// One step at a time, if it is our turn, the guard agrees, the rest is over and the labels are there.

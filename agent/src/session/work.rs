@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use twin_shared::id::{BlobHash, JobId, RoundId};
+use twin_shared::id::{BlobHash, DatasetVersion, JobId, RoundId};
 use twin_shared::model::Site;
 use twin_shared::pipe::Ticket;
 use twin_shared::plan::Method;
@@ -32,6 +32,8 @@ pub(super) struct Epoch {
     pub(super) command: u64,
     pub(super) assignment: Assignment,
     pub(super) sparing: Sparing,
+    /// The version of the dataset that it is trained on.
+    pub(super) dataset: Option<DatasetVersion>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

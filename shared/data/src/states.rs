@@ -8,6 +8,7 @@ use twin_shared::id::BlobHash;
 use twin_shared::wire::{Manifest, Purpose, Refusal};
 
 use crate::blobs::{BlobError, Blobs};
+use crate::delta::{self, DeltaError};
 
 /// A delta is never so much longer than its base: it would have been sent whole.
 const LONGER: u64 = 64 << 10;
@@ -27,6 +28,9 @@ pub enum ReceiveError {
     /// A damaged difference, or one to something else.
     #[error(transparent)]
     Delta(#[from] CompressError),
+    /// What changed in a dataset does not lead to the version that was said.
+    #[error(transparent)]
+    Dataset(#[from] DeltaError),
 }
 
 impl ReceiveError {
@@ -36,7 +40,7 @@ impl ReceiveError {
         match self {
             Self::Blob(BlobError::Hash { .. }) => Refusal::Hash,
             Self::Blob(BlobError::Io { .. }) => Refusal::Storage,
-            Self::NoBase(_) | Self::Delta(_) => Refusal::Base,
+            Self::NoBase(_) | Self::Delta(_) | Self::Dataset(_) => Refusal::Base,
         }
     }
 }
@@ -53,9 +57,15 @@ impl Blobs {
         }
         match manifest.purpose {
             Purpose::Student { .. } => self.take_state(&manifest.blob),
+            Purpose::DatasetDelta { to, .. } => match delta::apply_among(self, &manifest.blob)? {
+                version if version == to => Ok(BlobHash(to.0)),
+                found => Err(DeltaError::Result { expected: to, found }.into()),
+            },
             Purpose::Dataset(_)
             | Purpose::Base { .. }
             | Purpose::Labels { .. }
+            | Purpose::Classes { .. }
+            | Purpose::Model { .. }
             | Purpose::Telemetry
             | Purpose::Probe(_) => Ok(manifest.blob),
         }

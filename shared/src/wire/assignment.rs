@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BlobHash, DatasetVersion, JobId, RoundId};
+use crate::id::{BlobHash, DatasetVersion, JobId, ModelVersion, RoundId};
 use crate::model::{Architecture, Site};
 use crate::plan::{Compression, EpochPlan, LabelKind, Method, Recipe};
 
@@ -41,6 +41,29 @@ pub enum Order {
         /// What is spared.
         sparing: Sparing,
     },
+    /// Send what changed from one version of the dataset, which the twin holds, to the present one. A board that
+    /// does not remember the first sends the second whole.
+    SendDelta {
+        /// The version that the twin holds.
+        from: DatasetVersion,
+        /// The version that the board offers.
+        to: DatasetVersion,
+    },
+    /// Answer by this model from now on. A board that does not hold it waits for its bundle.
+    Activate(ModelOffer),
+}
+
+/// A model that the host offers to a board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelOffer {
+    /// Which model.
+    pub version: ModelVersion,
+    /// The job that made it.
+    pub job: JobId,
+    /// The blob that holds it.
+    pub bundle: BlobHash,
+    /// Its length, bytes.
+    pub bytes: u64,
 }
 
 /// How an epoch's state travels.

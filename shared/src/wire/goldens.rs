@@ -1,7 +1,7 @@
 //! The bytes of every message of version 1. A released line is never changed: an old board or host speaks it.
 
 use super::*;
-use crate::id::{BlobHash, DatasetVersion, JobId, RoundId};
+use crate::id::{BlobHash, DatasetVersion, JobId, ModelVersion, RoundId};
 use crate::model::{Architecture, Site};
 use crate::plan::{Augmentation, Compression, EpochPlan, LabelKind, Method, Recipe};
 
@@ -25,6 +25,8 @@ macro_rules! pin {
 }
 
 const HASH: BlobHash = BlobHash([0xab; 32]);
+const OLD: DatasetVersion = DatasetVersion([1; 32]);
+const NEW: DatasetVersion = DatasetVersion([2; 32]);
 
 #[test]
 fn states() {
@@ -92,6 +94,7 @@ fn orders_and_replies() {
         megahertz: Some(1500),
         students: heapless::Vec::from_slice(&[student]).expect("one"),
     };
+    let model = ModelOffer { version: ModelVersion([3; 32]), job: JobId(1), bundle: HASH, bytes: 300 };
     let failed = Status::Failed { code: FailureCode::Missing, message: "no".try_into().expect("short") };
     pin! {
         Command { id: 1, order: Order::Rebirth } => "0100",
@@ -105,6 +108,8 @@ fn orders_and_replies() {
         Command { id: 5, order: Order::Calibrate { batch: 64 } } => "050440",
         Reply { command: 5, status: Status::Calibrated(calibrated) } => "050505322e392e3005362e312e30044001dc0b01010000803d80800801",
         Command { id: 6, order: Order::AssignOn { dataset, assignment, sparing } } => "0605010101010101010101010101010101010101010101010101010101010101010101020100abababababababababababababababababababababababababababababababab09024004019a9999999999a93fcdccccccccccec3ffa7e6abc7493483f140001f40304c0843de0d40302abababababababababababababababababababababababababababababababab01",
+        Command { id: 7, order: Order::SendDelta { from: OLD, to: NEW } } => "070601010101010101010101010101010101010101010101010101010101010101010202020202020202020202020202020202020202020202020202020202020202",
+        Command { id: 8, order: Order::Activate(model) } => "0807030303030303030303030303030303030303030303030303030303030303030301ababababababababababababababababababababababababababababababababac02",
         Reply { command: 1, status: failed } => "010403026e6f",
         LogLine { level: LogLevel::Error, text: "hot".try_into().expect("short") } => "0103686f74",
     }
@@ -121,6 +126,9 @@ fn blobs() {
         offer(Purpose::Labels { job, round, index: 3 }) => "00ababababababababababababababababababababababababababababababababe8074003010203",
         offer(Purpose::Telemetry) => "00ababababababababababababababababababababababababababababababababe8074004",
         offer(Purpose::Probe(Nonce(300))) => "00ababababababababababababababababababababababababababababababababe8074005ac02",
+        offer(Purpose::DatasetDelta { from: OLD, to: NEW }) => "00ababababababababababababababababababababababababababababababababe807400601010101010101010101010101010101010101010101010101010101010101010202020202020202020202020202020202020202020202020202020202020202",
+        offer(Purpose::Classes { version: 2 }) => "00ababababababababababababababababababababababababababababababababe807400702",
+        offer(Purpose::Model { version: ModelVersion([3; 32]) }) => "00ababababababababababababababababababababababababababababababababe80740080303030303030303030303030303030303030303030303030303030303030303",
         BlobMessage::Chunk { blob: HASH, index: 300, bytes: &[1, 2, 3] } => "01ababababababababababababababababababababababababababababababababac0203010203",
         BlobAck::Holding { blob: HASH, base: 5, beyond: 2, credit: 21 } => "00abababababababababababababababababababababababababababababababab050215",
         BlobAck::Complete { blob: HASH } => "01abababababababababababababababababababababababababababababababab",

@@ -27,7 +27,7 @@ mod state;
 mod topic;
 mod transfer;
 
-pub use assignment::{Assignment, Command, Order, Sparing};
+pub use assignment::{Assignment, Command, ModelOffer, Order, Sparing};
 pub use report::{BoardCalibration, FailureCode, LogLevel, LogLine, Reply, Status, StudentCalibration, TrainedEpoch};
 pub use state::{Birth, BoardState, Capabilities, DatasetOffer, HostState, Nonce, TwinDocument, VersionRange};
 pub use topic::{Channel, Direction, Topic};

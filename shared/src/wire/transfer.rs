@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Nonce;
-use crate::id::{BlobHash, DatasetVersion, JobId, RoundId};
+use crate::id::{BlobHash, DatasetVersion, JobId, ModelVersion, RoundId};
 
 /// `up/blob` and `dn/blob`. The chunk's bytes are borrowed from the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,23 @@ pub enum Purpose {
     Telemetry,
     /// Random bytes that measure the way, up; the host sends the same back, and forgets them.
     Probe(Nonce),
+    /// What changed between two versions of a board's dataset, up: from one that the twin holds to the present one.
+    DatasetDelta {
+        /// The version that the twin holds.
+        from: DatasetVersion,
+        /// The board's.
+        to: DatasetVersion,
+    },
+    /// The host's list of classes, down.
+    Classes {
+        /// Counts the lists; an older one is refused.
+        version: u32,
+    },
+    /// A model that the board may answer by, down.
+    Model {
+        /// Which.
+        version: ModelVersion,
+    },
 }
 
 /// `up/ack` and `dn/ack`: what the receiver holds of a blob, and how far the sender may go on.

@@ -241,8 +241,11 @@ impl Coordinator {
                     member.on_state(&self.spec, device, round, blob, now, out);
                 }
                 Purpose::Student { .. }
+                | Purpose::DatasetDelta { .. }
                 | Purpose::Base { .. }
                 | Purpose::Labels { .. }
+                | Purpose::Classes { .. }
+                | Purpose::Model { .. }
                 | Purpose::Telemetry
                 | Purpose::Probe(_) => {}
             },

@@ -196,6 +196,10 @@ impl Board {
             Output::Publish(_)
             | Output::Adopt(_)
             | Output::Send { .. }
+            | Output::SendDelta { .. }
+            | Output::TakeClasses(_)
+            | Output::Install { .. }
+            | Output::Activate(_)
             | Output::Abandon { .. }
             | Output::Pace(_)
             | Output::Warn(_) => {}

@@ -14,6 +14,9 @@ use super::progress::{Progress, Standing};
 use super::{JobSpec, StudentAt};
 use crate::twin::{DatasetCounts, Twin};
 
+/// The version of the wire from which on a board sends what changed in its dataset.
+const DELTA_VERSION: u8 = 2;
+
 /// A device and where it stands in the job.
 #[derive(Debug)]
 pub struct Member {
@@ -127,6 +130,12 @@ impl Member {
             Some(held) if held.version == offer.version => {
                 let blob = held.blob;
                 self.count(device, blob, out);
+            }
+            Some(held) if self.twin.speaks(DELTA_VERSION) => {
+                // Only what changed: the board says by what it sends whether it knows the difference.
+                let order = Order::SendDelta { from: held.version, to: offer.version };
+                out.push(Output::Command(device.clone(), order));
+                self.phase = Phase::Copying;
             }
             Some(_) | None => {
                 out.push(Output::Command(device.clone(), Order::SendDataset(offer.version)));

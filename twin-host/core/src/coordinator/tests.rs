@@ -176,7 +176,7 @@ impl Fleet {
 
     fn on_output(&mut self, output: Output) {
         match output {
-            Output::Command(device, Order::SendDataset(version)) => {
+            Output::Command(device, Order::SendDataset(version) | Order::SendDelta { to: version, .. }) => {
                 let purpose = Purpose::Dataset(version);
                 self.board(&device, BoardInput::Received { purpose, blob: BlobHash([5; 32]) });
             }
@@ -186,7 +186,7 @@ impl Fleet {
             Output::Command(device, Order::AssignOn { assignment, sparing, .. }) => {
                 self.on_assignment(&device, &assignment, &sparing);
             }
-            Output::Command(_, Order::Rebirth | Order::Stop(_) | Order::Calibrate { .. })
+            Output::Command(_, Order::Rebirth | Order::Stop(_) | Order::Calibrate { .. } | Order::Activate(_))
             | Output::Share(..)
             | Output::Forget(..) => {}
             Output::Desired(device, document) => {
@@ -446,6 +446,19 @@ fn a_board_that_returns_is_told_again() {
     let asks =
         |outputs: &[Output]| outputs.iter().any(|output| matches!(output, Output::Command(_, Order::SendDataset(_))));
     assert!(asks(&first) && asks(&again));
+}
+
+#[test]
+fn a_twin_with_an_older_version_is_told_what_changed() {
+    let name = device("board0");
+    let from = DatasetVersion([9; 32]);
+    let held = TwinDataset { version: from, blob: BlobHash([9; 32]), counts: None };
+    let twins = BTreeMap::from([(name.clone(), Twin::new(Some(held), 0))]);
+    let mut coordinator = Coordinator::new(spec(), twins, Duration::ZERO);
+    let born = birth(1, true);
+    let to = born.dataset.expect("offered").version;
+    let asked = coordinator.handle(Duration::ZERO, Input::Board(name.clone(), BoardInput::Online(born)));
+    assert!(asked.contains(&Output::Command(name, Order::SendDelta { from, to })), "{asked:?}");
 }
 
 fn temper() -> impl Strategy<Value = Temper> {
