@@ -248,12 +248,12 @@ impl Link {
                     }
                     Order::Assign(assignment)
                     | Order::AssignOn { assignment, sparing: Sparing { upload: true, .. }, .. } => {
-                        self.expected.retain(|purpose| is_of_dataset(purpose));
+                        self.expected.retain(is_of_dataset);
                         if assignment.site == Site::Local {
                             self.expected.insert(Purpose::Student { job: assignment.job, round: assignment.round });
                         }
                     }
-                    Order::AssignOn { .. } => self.expected.retain(|purpose| is_of_dataset(purpose)),
+                    Order::AssignOn { .. } => self.expected.retain(is_of_dataset),
                     Order::Rebirth | Order::Stop(_) | Order::Calibrate { .. } | Order::Activate(_) => {}
                 }
                 self.commands += 1;

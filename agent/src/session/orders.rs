@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use twin_shared::id::{BlobHash, DatasetVersion, JobId, RoundId};
+use twin_shared::id::{BlobHash, JobId, RoundId};
 use twin_shared::model::Site;
 use twin_shared::wire::{Assignment, Command, FailureCode, Order, Purpose, Reply, Sparing, Status};
 
