@@ -11,10 +11,15 @@ here=$(cd "$(dirname "$0")" && pwd)
 root= enrolment= start=yes undo_after=
 while [ $# -gt 0 ]; do
     case $1 in
+        --enrolment | --root | --undo-after) [ $# -gt 1 ] || { echo "install.sh: $1 wants a value" >&2; exit 2; } ;;
+    esac
+    case $1 in
         --enrolment) enrolment=$2; shift 2 ;;
         --root) root=$2; start=no; shift 2 ;;
         --no-start) start=no; shift ;;
-        --undo-after) undo_after=$2; shift 2 ;;
+        --undo-after)
+            case $2 in '' | *[!0-9]*) echo "install.sh: --undo-after wants seconds" >&2; exit 2 ;; esac
+            undo_after=$2; shift 2 ;;
         *) echo "install.sh: unknown argument $1" >&2; exit 2 ;;
     esac
 done
@@ -96,11 +101,23 @@ if [ ! -f /etc/twin-agent/agent.toml ]; then
     exit 0
 fi
 if [ -n "$undo_after" ] && [ -f /usr/lib/twin-agent/twin-agent.previous ]; then
-    # A transient timer of the board's own: it needs neither the network nor whoever deploys.
-    systemctl stop twin-agent-undo.timer 2>/dev/null || :
-    systemctl reset-failed twin-agent-undo.service 2>/dev/null || :
-    systemd-run --quiet --unit=twin-agent-undo --on-active="$undo_after" /usr/lib/twin-agent/undo-upgrade
+    # The board watches by itself: that needs neither the network nor whoever deploys, and outlives a power cut.
+    former=$(systemctl show --property=InvocationID --value twin-agent.service)
+    systemctl stop twin-agent-undo.service 2>/dev/null || :
+    cat >/etc/systemd/system/twin-agent-undo.service <<UNIT
+[Unit]
+Description=Puts the former Twinstill agent back unless the upgraded one is connected within $undo_after s
+
+[Service]
+ExecStart=/usr/lib/twin-agent/undo-upgrade $undo_after ${former:-none}
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+    systemctl daemon-reload
+    systemctl enable --quiet twin-agent-undo.service
     say "the former agent comes back unless this one is connected within $undo_after s"
 fi
 systemctl restart --no-block twin-agent.service
+if [ -f /etc/systemd/system/twin-agent-undo.service ]; then systemctl start --no-block twin-agent-undo.service; fi
 say "started"
