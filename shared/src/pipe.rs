@@ -25,7 +25,7 @@ pub use job::{
 pub use outcome::{DeviceScores, Evaluation, Outcome, Score};
 
 /// Version of these frames; the trainer states its own in [`Event::Ready`].
-pub const PIPE_VERSION: u16 = 1;
+pub const PIPE_VERSION: u16 = 2;
 
 /// Longest frame, in bytes. Everything larger is a file.
 pub const MAX_FRAME: usize = 1 << 20;
@@ -80,6 +80,8 @@ pub enum Event {
         device: String,
         /// Threads of a step.
         threads: u32,
+        /// Number format of convolutions, `f32` or `bf16`; like the threads it decides the bits of a result.
+        precision: String,
     },
     /// The job is prepared and takes this many steps.
     Accepted {

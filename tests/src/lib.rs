@@ -8,6 +8,7 @@ mod proxy;
 pub use narrow::NarrowLink;
 pub use play::Play;
 pub use proxy::{Fault, Proxy};
+pub mod fill;
 
 use std::fs;
 use std::net::TcpListener;

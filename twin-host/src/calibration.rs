@@ -55,7 +55,8 @@ impl Calibration {
         batch: u32,
         mut say: impl FnMut(usize, usize),
     ) -> Result<Self, CalibrationError> {
-        let TrainerInfo { libtorch, device, threads } = trainer.info.clone();
+        let TrainerInfo { libtorch, device, threads, precision } = trainer.info.clone();
+        let device = format!("{device} in {precision}");
         let mut calibration = Self { libtorch, device, threads, batch, train: BTreeMap::new(), label: BTreeMap::new() };
         if let Some(known) = Self::read(path).filter(|known| known.is_of_kind(&calibration)) {
             calibration = known;

@@ -2,13 +2,16 @@
 //! exit status and one line for the person at the terminal.
 
 mod accuracy;
+mod bench;
 mod bytes;
 mod demo;
 mod devices;
 mod job;
 mod logs;
+mod model;
 pub(crate) mod schedule;
 mod serve;
+mod trainer;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::Write;
@@ -44,6 +47,12 @@ enum Command {
     /// Start, watch and steer training jobs
     #[command(subcommand)]
     Job(job::JobCommand),
+    /// The networks, and what they make of images
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Measure this machine
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Run one of the experiments behind the tables
     #[command(subcommand)]
     Experiment(Experiment),
@@ -52,7 +61,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum Experiment {
     /// Train students by distillation, alone and by FedAvg, as in Tables 1 and 2
-    Accuracy(accuracy::AccuracyArguments),
+    Accuracy(Box<accuracy::AccuracyArguments>),
     /// Compare what student states cost in bytes with what they cost in accuracy
     Bytes(bytes::BytesArguments),
     /// Compare policies over random draws, as in Tables 3 and 4
@@ -108,7 +117,9 @@ pub fn run() -> ExitCode {
         Command::Show(arguments) => devices::show(&arguments),
         Command::Logs(arguments) => logs::logs(&arguments),
         Command::Job(command) => job::job(command),
-        Command::Experiment(Experiment::Accuracy(arguments)) => accuracy::accuracy(arguments),
+        Command::Model(command) => model::model(command),
+        Command::Bench(command) => bench::bench(command),
+        Command::Experiment(Experiment::Accuracy(arguments)) => accuracy::accuracy(*arguments),
         Command::Experiment(Experiment::Bytes(arguments)) => bytes::bytes(arguments),
         Command::Experiment(Experiment::Demo(arguments)) => demo::demo(arguments),
         Command::Experiment(Experiment::Learning(arguments)) => schedule::learning(&arguments),
@@ -137,6 +148,11 @@ fn report(failure: &Failure) -> ExitCode {
     // Nowhere is left to report a failure of standard error itself.
     let _ = writeln!(std::io::stderr(), "error: {line}");
     ExitCode::from(status)
+}
+
+/// A line for people on standard error; a closed one is no reason to stop.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Writes to standard output; a reader that has gone away is no error of ours.

@@ -104,6 +104,7 @@ struct RawBroker {
 struct RawTrainer {
     program: PathBuf,
     device: String,
+    precision: String,
     threads: u32,
     teacher_threads: u32,
 }
@@ -169,6 +170,9 @@ impl TryFrom<Raw> for Config {
         if !["auto", "cpu"].contains(&raw.trainer.device.as_str()) && !raw.trainer.device.starts_with("cuda:") {
             return Err(ConfigError::value("trainer.device", "must be auto, cpu or cuda:0"));
         }
+        if !["auto", "f32", "bf16"].contains(&raw.trainer.precision.as_str()) {
+            return Err(ConfigError::value("trainer.precision", "must be auto, f32 or bf16"));
+        }
         let plain = listener("broker.plain", &raw.broker.plain)?;
         let beyond = plain.is_some_and(|address| !address.ip().is_loopback());
         if beyond && !raw.broker.dangerously_plain_beyond_loopback {
@@ -180,6 +184,7 @@ impl TryFrom<Raw> for Config {
             program: raw.trainer.program,
             threads: threads(raw.trainer.threads),
             device: raw.trainer.device,
+            precision: raw.trainer.precision,
         };
         Ok(Self {
             data_dir: raw.data_dir,

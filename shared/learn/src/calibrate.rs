@@ -11,6 +11,7 @@ use crate::distill::cross_entropy::cross_entropy;
 use crate::distill::simkd::vector_loss;
 use crate::error::LearnError;
 use crate::model::{Model, channels_last};
+use crate::place::Place;
 use crate::run::{Progress, Run};
 use crate::sgd::Sgd;
 use crate::zoo::{HeadKind, Mode, NormKind};
@@ -50,17 +51,11 @@ pub struct Stopwatch {
 }
 
 impl Stopwatch {
-    /// Prepares a mini-batch of `batch` images. Convolutions run in `compute` (f32 or bf16).
+    /// Prepares a mini-batch of `batch` images.
     ///
     /// # Errors
     /// When the batch is empty or beyond all reason, or memory does not suffice.
-    pub fn new(
-        architecture: Architecture,
-        exercise: Exercise,
-        batch: u32,
-        compute: Kind,
-        device: Device,
-    ) -> Result<Self, LearnError> {
+    pub fn new(architecture: Architecture, exercise: Exercise, batch: u32, place: Place) -> Result<Self, LearnError> {
         let head = match exercise {
             Exercise::Classify { classes } | Exercise::Forward { classes } if classes < 1 => {
                 return Err(LearnError::Job("a classifier needs at least one class".into()));
@@ -71,8 +66,7 @@ impl Stopwatch {
         if batch == 0 || batch > MAX_BATCH {
             return Err(LearnError::Job(format!("a mini-batch has 1 to {MAX_BATCH} images, not {batch}")));
         }
-        let mut model = Model::initial(architecture, head, NormKind::Batch, 1, device)?;
-        model.compute = compute;
+        let model = Model::initial(architecture, head, NormKind::Batch, 1, place)?;
         let optimiser = Sgd::new(&model, 0.9, 5e-4)?;
         let rows = i64::from(batch);
         let images = Tensor::f_randn([rows, 3, 32, 32], (Kind::Float, Device::Cpu))?;
@@ -84,8 +78,8 @@ impl Stopwatch {
             exercise,
             model,
             optimiser,
-            images: channels_last(&images.f_to_device(device)?)?,
-            target: target.f_to_device(device)?,
+            images: channels_last(&images.f_to_device(place.device)?)?,
+            target: target.f_to_device(place.device)?,
         })
     }
 
@@ -145,14 +139,14 @@ impl CalibrateRun {
     ///
     /// # Errors
     /// When nothing is to be timed, or memory does not suffice.
-    pub fn new(job: &CalibrateJob, device: Device) -> Result<Self, LearnError> {
+    pub fn new(job: &CalibrateJob, place: Place) -> Result<Self, LearnError> {
         if job.steps == 0 || job.steps > MAX_STEPS {
             return Err(LearnError::Job(format!("1 to {MAX_STEPS} steps can be timed, not {}", job.steps)));
         }
         let classes = job.classes.into();
         let exercise = if job.train { Exercise::Distill } else { Exercise::Forward { classes } };
         Ok(Self {
-            stopwatch: Stopwatch::new(job.architecture, exercise, job.batch, Kind::Float, device)?,
+            stopwatch: Stopwatch::new(job.architecture, exercise, job.batch, place)?,
             timed: job.steps,
             done: 0,
             seconds: Vec::new(),

@@ -107,5 +107,5 @@ fn read(mut file: TensorFile, fresh: &Model, optimiser: Option<&mut Sgd>) -> Res
     if let Some(optimiser) = optimiser {
         optimiser.restore(fresh, |name, shape| file.take(&format!("{MOMENTUM}{name}"), shape))?;
     }
-    Model::from_file(file, fresh.device())
+    Model::from_file(file, Some(fresh.architecture()), fresh.place())
 }

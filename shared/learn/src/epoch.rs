@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use tch::Device;
 use twin_data::Part;
 use twin_data::augment::Augmenter;
 use twin_data::order::{batch_count, batch_range, epoch_order};
@@ -15,6 +14,7 @@ use crate::compressed;
 use crate::error::LearnError;
 use crate::labels::{Block, block_path};
 use crate::model::Model;
+use crate::place::Place;
 use crate::run::{MeanLoss, Progress, Run};
 use crate::samples::{Guide, TwinSamples};
 use crate::sgd::Sgd;
@@ -130,11 +130,11 @@ impl EpochRun {
     ///
     /// # Errors
     /// When a file does not serve, or the job makes no sense.
-    pub fn new(job: EpochJob, device: Device) -> Result<Self, LearnError> {
+    pub fn new(job: EpochJob, place: Place) -> Result<Self, LearnError> {
         check_recipe(&job.recipe)?;
-        let samples = TwinSamples::open(Path::new(&job.dataset), device)?;
+        let samples = TwinSamples::open(Path::new(&job.dataset), place.device)?;
         let batches = Batches::of(&samples, job.plan)?;
-        let mut student = Model::load_as(job.architecture, Path::new(&job.state), device)?;
+        let mut student = Model::load_as(job.architecture, Path::new(&job.state), place)?;
         student.normalisation.get_or_insert(samples.normalisation());
         let mut optimiser = Sgd::new(&student, job.recipe.momentum, job.recipe.weight_decay)?;
         if let Some(path) = &job.momentum {
@@ -143,7 +143,7 @@ impl EpochRun {
         let source = match &job.labels {
             LabelSource::None => Source::None,
             LabelSource::Teacher { weights, kind } => {
-                Source::Teacher { teacher: Model::load(Path::new(weights), device)?, kind: *kind }
+                Source::Teacher { teacher: Model::load(Path::new(weights), place)?, kind: *kind }
             }
             LabelSource::Blocks { directory } => {
                 Source::Blocks { directory: directory.into(), next: (0, 0), block: None }

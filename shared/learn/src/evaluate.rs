@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use tch::Device;
 use twin_shared::pipe::{EvaluateJob, Outcome};
 
 use crate::error::LearnError;
 use crate::model::Model;
+use crate::place::Place;
 use crate::run::{Progress, Run};
 use crate::samples::TwinSamples;
 
@@ -24,11 +24,11 @@ impl EvaluateRun {
     ///
     /// # Errors
     /// When a file does not serve.
-    pub fn new(job: EvaluateJob, device: Device) -> Result<Self, LearnError> {
-        let teacher = job.teacher.as_deref().map(|path| Model::load(Path::new(path), device));
+    pub fn new(job: EvaluateJob, place: Place) -> Result<Self, LearnError> {
+        let teacher = job.teacher.as_deref().map(|path| Model::load(Path::new(path), place));
         Ok(Self {
-            samples: TwinSamples::open(Path::new(&job.dataset), device)?,
-            network: Model::load(Path::new(&job.weights), device)?,
+            samples: TwinSamples::open(Path::new(&job.dataset), place.device)?,
+            network: Model::load(Path::new(&job.weights), place)?,
             teacher: teacher.transpose()?,
             job,
         })

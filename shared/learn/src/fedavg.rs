@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 use twin_data::augment::Augmenter;
 use twin_shared::pipe::{FedAvgJob, Normalisation, Outcome};
 use twin_shared::plan::{EpochPlan, Method};
@@ -12,6 +12,7 @@ use crate::epoch::{Batches, check_recipe};
 use crate::error::LearnError;
 use crate::fedsgd::open_twins;
 use crate::model::Model;
+use crate::place::Place;
 use crate::run::{MeanLoss, Progress, Run};
 use crate::samples::{Guide, TwinSamples, common_normalisation};
 use crate::sgd::Sgd;
@@ -40,18 +41,18 @@ impl FedAvgRun {
     ///
     /// # Errors
     /// When a file does not serve, or the job makes no sense.
-    pub fn new(job: FedAvgJob, device: Device) -> Result<Self, LearnError> {
+    pub fn new(job: FedAvgJob, place: Place) -> Result<Self, LearnError> {
         check_recipe(&job.recipe)?;
         if job.rounds == 0 || job.local_epochs == 0 {
             return Err(LearnError::Job("FedAvg needs at least one round of one local epoch".into()));
         }
-        let twins = open_twins(&job.twins, job.classes, device)?;
+        let twins = open_twins(&job.twins, job.classes, place.device)?;
         let head = HeadKind::Classifier { classes: job.classes.into() };
         let norm = match job.normalisation {
             Normalisation::Batch => NormKind::Batch,
             Normalisation::Group => NormKind::Group,
         };
-        let mut global = Model::initial(job.architecture, head, norm, job.seed, device)?;
+        let mut global = Model::initial(job.architecture, head, norm, job.seed, place)?;
         global.normalisation = common_normalisation(&twins);
         // A job of more rounds goes on where one of fewer ended.
         let fingerprint = checkpoint::fingerprint(&FedAvgJob {

@@ -13,6 +13,7 @@ use crate::checkpoint;
 use crate::epoch::check_recipe;
 use crate::error::LearnError;
 use crate::model::Model;
+use crate::place::Place;
 use crate::run::{MeanLoss, Progress, Run};
 use crate::samples::{Guide, MICRO_BATCH, Moments, Pass, TwinSamples, common_normalisation, norm_layers};
 use crate::sgd::Sgd;
@@ -97,11 +98,11 @@ impl TeacherRun {
     ///
     /// # Errors
     /// When a file does not serve, or the job makes no sense.
-    pub fn new(job: TeacherJob, device: Device) -> Result<Self, LearnError> {
+    pub fn new(job: TeacherJob, place: Place) -> Result<Self, LearnError> {
         check_recipe(&job.recipe)?;
-        let twins = open_twins(&job.twins, job.classes, device)?;
+        let twins = open_twins(&job.twins, job.classes, place.device)?;
         let head = HeadKind::Classifier { classes: job.classes.into() };
-        let mut model = Model::initial(job.architecture, head, NormKind::Batch, job.seed, device)?;
+        let mut model = Model::initial(job.architecture, head, NormKind::Batch, job.seed, place)?;
         model.normalisation = common_normalisation(&twins);
         let mut optimiser = Sgd::new(&model, job.recipe.momentum, job.recipe.weight_decay)?;
         let fingerprint = checkpoint::fingerprint(&TeacherJob { checkpoint: None, out: String::new(), ..job.clone() });

@@ -18,6 +18,8 @@ pub mod fedsgd;
 pub mod init;
 pub mod labels;
 pub mod model;
+pub mod place;
+pub mod precision;
 pub mod run;
 pub mod samples;
 pub mod sgd;
@@ -26,5 +28,6 @@ pub mod zoo;
 
 pub use error::LearnError;
 pub use model::Model;
+pub use place::Place;
 pub use run::{Progress, Run};
 pub use samples::TwinSamples;

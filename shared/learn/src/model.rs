@@ -8,6 +8,7 @@ use twin_data::Normalisation;
 use twin_shared::model::Architecture;
 
 use crate::error::LearnError;
+use crate::place::Place;
 use crate::tensor_file::{self, About, TensorFile, Written};
 use crate::zoo::{self, Head, HeadKind, Initial, Mode, Network, NormKind, Role};
 
@@ -22,8 +23,7 @@ pub struct Model {
     weights: Vec<Tensor>,
     /// How images must be normalised for it; `None` until it has seen data.
     pub normalisation: Option<Normalisation>,
-    /// Number format of its convolutions: f32, or bf16 over f32 weights.
-    pub compute: Kind,
+    compute: Kind,
 }
 
 /// Held from seeding LibTorch's generator to the last number drawn.
@@ -39,7 +39,7 @@ pub struct Outputs {
 }
 
 impl Model {
-    /// Fresh weights of a seed, drawn on the CPU whatever the device.
+    /// Fresh weights of a seed, drawn on the CPU whatever the place.
     ///
     /// # Errors
     /// When LibTorch refuses.
@@ -48,8 +48,9 @@ impl Model {
         head: HeadKind,
         norm: NormKind,
         seed: u64,
-        device: Device,
+        place: impl Into<Place>,
     ) -> Result<Self, LearnError> {
+        let Place { device, compute } = place.into();
         let network = zoo::build(architecture, head, norm);
         // LibTorch's generator is one for the whole process.
         let _held = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +63,7 @@ impl Model {
                 placed(&values, parameter.role, device)
             })
             .collect::<Result<_, LearnError>>()?;
-        Ok(Self { architecture, network, weights, normalisation: None, compute: Kind::Float })
+        Ok(Self { architecture, network, weights, normalisation: None, compute })
     }
 
     /// Reads a file and recognises its network by the names and shapes of the tensors.
@@ -70,40 +71,55 @@ impl Model {
     /// # Errors
     /// When the file cannot be read, holds no network of the zoo, or a tensor is missing, unknown, of another shape
     /// or not finite.
-    pub fn load(path: &Path, device: Device) -> Result<Self, LearnError> {
-        Self::from_file(TensorFile::read(path)?, device)
+    pub fn load(path: &Path, place: impl Into<Place>) -> Result<Self, LearnError> {
+        Self::from_file(TensorFile::read(path)?, None, place.into())
     }
 
-    /// As [`Self::load`], and refuses another network.
+    /// Reads a file as that network; the number of classes, or of the projector's channels, is read from it.
     ///
     /// # Errors
-    /// As [`Self::load`].
-    pub fn load_as(architecture: Architecture, path: &Path, device: Device) -> Result<Self, LearnError> {
-        let model = Self::load(path, device)?;
-        if model.architecture == architecture {
-            Ok(model)
-        } else {
-            Err(LearnError::UnknownNetwork {
-                path: path.to_owned(),
-                problem: format!("it is a {}, not a {architecture}", model.architecture),
-            })
-        }
+    /// As [`Self::load`], and when it is another network's.
+    pub fn load_as(architecture: Architecture, path: &Path, place: impl Into<Place>) -> Result<Self, LearnError> {
+        Self::from_file(TensorFile::read(path)?, Some(architecture), place.into())
     }
 
-    pub(crate) fn from_file(mut file: TensorFile, device: Device) -> Result<Self, LearnError> {
-        let unknown =
-            |problem: &str| LearnError::UnknownNetwork { path: file.path.clone(), problem: problem.to_owned() };
+    pub(crate) fn from_file(
+        mut file: TensorFile,
+        wanted: Option<Architecture>,
+        place: Place,
+    ) -> Result<Self, LearnError> {
+        let Place { device, compute } = place;
+        let unknown = |problem: String| LearnError::UnknownNetwork { path: file.path.clone(), problem };
         let names = || file.tensors.keys().map(String::as_str);
-        let architecture = zoo::recognise(names()).ok_or_else(|| unknown("its tensors have other names"))?;
+        let architecture = match (zoo::recognise(names()), wanted) {
+            (Some(found), Some(wanted)) if found != wanted => {
+                return Err(unknown(format!("it is a {found}, not a {wanted}")));
+            }
+            (Some(found), _) => found,
+            // What is missing is named below.
+            (None, Some(wanted)) => wanted,
+            (None, None) => {
+                let first = names().next().unwrap_or("no tensor at all");
+                return Err(unknown(format!("its tensors have other names; it has `{first}`")));
+            }
+        };
         let extent = |name: &str| {
             let shape = file.tensors.get(name)?.size();
             shape.first().copied().filter(|&n| (1..=65_535).contains(&n))
         };
-        let head = match (extent("transfer.6.weight"), extent("fc.bias").or(extent("classifier.bias"))) {
+        let classifier = zoo::classifier_name(architecture);
+        let of_classifier = |part: &str| extent(&format!("{classifier}.{part}"));
+        let head = match (extent("transfer.6.weight"), of_classifier("weight").or(of_classifier("bias"))) {
             (Some(channels), None) => HeadKind::Projector { channels },
             (None, Some(classes)) => HeadKind::Classifier { classes },
-            (None, None) => return Err(unknown("it has neither a classifier nor a projector")),
-            (Some(_), Some(_)) => return Err(unknown("it has both a classifier and a projector")),
+            (None, None) => {
+                let channels = architecture.feature_map().0;
+                return Err(unknown(format!(
+                    "it has neither a classifier (`{classifier}.weight` of shape [classes, {channels}]) nor a projector \
+                     (`transfer.6.weight`)"
+                )));
+            }
+            (Some(_), Some(_)) => return Err(unknown("it has both a classifier and a projector".into())),
         };
         let norm = if names().any(|name| name.ends_with(".running_mean")) { NormKind::Batch } else { NormKind::Group };
         let network = zoo::build(architecture, head, norm);
@@ -114,7 +130,7 @@ impl Model {
             .collect::<Result<_, LearnError>>()?;
         let normalisation = file.about.normalisation;
         file.finish()?;
-        Ok(Self { architecture, network, weights, normalisation, compute: Kind::Float })
+        Ok(Self { architecture, network, weights, normalisation, compute })
     }
 
     /// Writes the state.
@@ -148,7 +164,13 @@ impl Model {
         &self.weights
     }
 
-    /// Where it lives.
+    /// Where it lives and computes.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { device: self.device(), compute: self.compute }
+    }
+
+    /// Where its tensors live.
     #[must_use]
     pub fn device(&self) -> Device {
         self.weights[0].device()

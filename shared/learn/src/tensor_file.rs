@@ -239,7 +239,11 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), LearnError> {
             file.write_all(bytes)?;
             file.sync_all()
         })
-        .and_then(|()| fs::rename(&partial, path));
+        .and_then(|()| fs::rename(&partial, path))
+        .and_then(|()| {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            fs::File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+        });
     if result.is_err() {
         // Best effort: the error that matters is the first one.
         let _ = fs::remove_file(&partial);

@@ -40,16 +40,16 @@ pub fn build(architecture: Architecture, head: HeadKind, norm: NormKind) -> Netw
     let mut builder = Builder::new(norm);
     let (channels, side) = architecture.feature_map();
     let (channels, side) = (channels as i64, side as i64);
-    let (features, classifier) = match architecture {
-        Architecture::Vgg8 => (vgg::vgg8(&mut builder), vgg::CLASSIFIER),
-        Architecture::Resnet8x4 => (resnet::resnet_x4(&mut builder, 1), resnet::CLASSIFIER),
-        Architecture::Resnet14x4 => (resnet::resnet_x4(&mut builder, 2), resnet::CLASSIFIER),
-        Architecture::Resnet26x4 => (resnet::resnet_x4(&mut builder, 4), resnet::CLASSIFIER),
-        Architecture::Resnet32x4 => (resnet::resnet_x4(&mut builder, 5), resnet::CLASSIFIER),
+    let features = match architecture {
+        Architecture::Vgg8 => vgg::vgg8(&mut builder),
+        Architecture::Resnet8x4 => resnet::resnet_x4(&mut builder, 1),
+        Architecture::Resnet14x4 => resnet::resnet_x4(&mut builder, 2),
+        Architecture::Resnet26x4 => resnet::resnet_x4(&mut builder, 4),
+        Architecture::Resnet32x4 => resnet::resnet_x4(&mut builder, 5),
     };
     let head = match head {
         HeadKind::Classifier { classes } => {
-            let (name, initial) = classifier;
+            let (name, initial) = classifier(architecture);
             builder.linear(name, channels, classes, initial)
         }
         HeadKind::Projector { channels: target } => {
@@ -57,6 +57,22 @@ pub fn build(architecture: Architecture, head: HeadKind, norm: NormKind) -> Netw
         }
     };
     builder.finish(features, head)
+}
+
+/// Name and initialisation of a network's classifier.
+const fn classifier(architecture: Architecture) -> (&'static str, Initial) {
+    match architecture {
+        Architecture::Vgg8 => vgg::CLASSIFIER,
+        Architecture::Resnet8x4 | Architecture::Resnet14x4 | Architecture::Resnet26x4 | Architecture::Resnet32x4 => {
+            resnet::CLASSIFIER
+        }
+    }
+}
+
+/// Prefix of the names of a network's classifier.
+#[must_use]
+pub const fn classifier_name(architecture: Architecture) -> &'static str {
+    classifier(architecture).0
 }
 
 /// Side of the last feature map of a teacher with that many channels: the ResNets of the zoo have 256 channels of

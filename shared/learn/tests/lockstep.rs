@@ -9,7 +9,7 @@ use twin_data::{ImageSet, Normalisation};
 use twin_learn::fedsgd::synchronised_gradient;
 use twin_learn::samples::Guide;
 use twin_learn::zoo::{HeadKind, NormKind};
-use twin_learn::{Model, TwinSamples};
+use twin_learn::{Model, Place, TwinSamples};
 use twin_shared::model::Architecture;
 use twin_shared::plan::{Augmentation, Method};
 
@@ -31,9 +31,9 @@ fn images(count: usize, classes: std::ops::Range<u16>) -> ImageSet {
     set
 }
 
-struct Place(tempfile::TempDir);
+struct Files(tempfile::TempDir);
 
-impl Place {
+impl Files {
     fn open(&self, name: &str, set: &ImageSet) -> TwinSamples {
         let path: PathBuf = self.0.path().join(name);
         set.write(&path).unwrap();
@@ -64,16 +64,16 @@ fn buffers(model: &Model) -> Vec<Tensor> {
 
 #[test]
 fn a_step_over_twins_equals_the_central_one_for_every_micro_batch() {
-    let place = Place(tempfile::tempdir().unwrap());
+    let files = Files(tempfile::tempdir().unwrap());
     let parts = [images(9, 0..2), images(7, 2..5), images(4, 5..6)];
-    let twins: Vec<TwinSamples> = parts.iter().enumerate().map(|(i, set)| place.open(&format!("{i}"), set)).collect();
+    let twins: Vec<TwinSamples> = parts.iter().enumerate().map(|(i, set)| files.open(&format!("{i}"), set)).collect();
     let mut all = images(0, 0..1);
     for set in &parts {
         for index in 0..set.len() {
             all.push(set.label(index), set.image(index)).unwrap();
         }
     }
-    let central = place.open("all", &all);
+    let central = files.open("all", &all);
     // Augmentation depends on an index within a twin, so the comparison is made without it.
     let plain = Augmenter::new(1, 0, Augmentation { crop_padding: 0, flip: false });
     let everyone: Vec<Vec<u32>> = parts.iter().map(|set| (0..set.len() as u32).collect()).collect();
@@ -106,10 +106,46 @@ fn a_step_over_twins_equals_the_central_one_for_every_micro_batch() {
 }
 
 #[test]
+fn a_step_over_twins_in_bf16_is_as_near_to_the_exact_one_as_the_central_one() {
+    let files = Files(tempfile::tempdir().unwrap());
+    let parts = [images(9, 0..2), images(7, 2..6)];
+    let twins: Vec<TwinSamples> = parts.iter().enumerate().map(|(i, set)| files.open(&format!("{i}"), set)).collect();
+    let mut all = images(0, 0..1);
+    for set in &parts {
+        for index in 0..set.len() {
+            all.push(set.label(index), set.image(index)).unwrap();
+        }
+    }
+    let central = files.open("all", &all);
+    let plain = Augmenter::new(1, 0, Augmentation { crop_padding: 0, flip: false });
+    let everyone: Vec<Vec<u32>> = parts.iter().map(|set| (0..set.len() as u32).collect()).collect();
+    let everyone: Vec<&[u32]> = everyone.iter().map(Vec::as_slice).collect();
+    let indices: Vec<u32> = (0..all.len() as u32).collect();
+    let fresh = |compute| {
+        let head = HeadKind::Classifier { classes: 6 };
+        let place = Place { device: Device::Cpu, compute };
+        Model::initial(Architecture::Resnet8x4, head, NormKind::Batch, 4, place).unwrap()
+    };
+    let of_all =
+        |model: &Model| central.gradient(model, Method::CrossEntropy, Guide::Labels, &indices, &plain).unwrap();
+    let (exact_loss, exact) = of_all(&fresh(Kind::Float));
+    let half = fresh(Kind::BFloat16);
+    let (central_loss, by_central) = of_all(&half);
+    let lockstep = fresh(Kind::BFloat16);
+    let (loss, by_twins) = synchronised_gradient(&lockstep, &twins, &everyone, &plain, 3).unwrap();
+    assert!((loss - exact_loss).abs() < 0.05 && (central_loss - exact_loss).abs() < 0.05, "{loss} {exact_loss}");
+    let (rounding, apart) = (distance(&by_central, &exact), distance(&by_twins, &exact));
+    assert!(apart < 2.0 * rounding, "{apart} from the exact gradient, the central one {rounding}");
+    assert!(by_twins.iter().all(|gradient| gradient.kind() == Kind::Float));
+    let running = worst_difference(&buffers(&lockstep), &buffers(&half));
+    assert!(running < 0.02, "running statistics differ by {running}");
+}
+
+#[test]
 fn statistics_of_one_twin_alone_would_not_do() {
     // What the test above would not notice if the twins' moments happened to agree.
-    let place = Place(tempfile::tempdir().unwrap());
-    let twins = [place.open("a", &images(8, 0..2)), place.open("b", &images(8, 4..6))];
+    let files = Files(tempfile::tempdir().unwrap());
+    let twins = [files.open("a", &images(8, 0..2)), files.open("b", &images(8, 4..6))];
     let augmenter = Augmenter::new(1, 0, AUGMENTATION);
     let indices: Vec<u32> = (0..8).collect();
     let head = HeadKind::Classifier { classes: 6 };
@@ -125,8 +161,8 @@ fn statistics_of_one_twin_alone_would_not_do() {
 
 #[test]
 fn twins_without_samples_sit_out_and_nobody_at_all_is_an_error() {
-    let place = Place(tempfile::tempdir().unwrap());
-    let twins = [place.open("a", &images(8, 0..2)), place.open("b", &images(8, 4..6))];
+    let files = Files(tempfile::tempdir().unwrap());
+    let twins = [files.open("a", &images(8, 0..2)), files.open("b", &images(8, 4..6))];
     let augmenter = Augmenter::new(1, 0, AUGMENTATION);
     let head = HeadKind::Classifier { classes: 6 };
     let model = Model::initial(Architecture::Resnet8x4, head, NormKind::Batch, 4, Device::Cpu).unwrap();

@@ -17,35 +17,15 @@ use twin_shared::model::Architecture;
 const BATCH: i64 = 4;
 const CLASSES: i64 = 10;
 
-/// The generator's `fill`: splitmix64 of FNV-1a(name) + i, its upper 24 bits spread over low..high.
+/// The generator's `fill` as a tensor.
 fn fill(name: &str, shape: &[i64], low: f64, high: f64) -> Tensor {
-    let key =
-        name.bytes().fold(0xCBF2_9CE4_8422_2325u64, |key, byte| (key ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
-    let count = shape.iter().product::<i64>() as u64;
-    let values: Vec<f32> = (0..count)
-        .map(|i| {
-            let mut z = i.wrapping_add(key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            z ^= z >> 31;
-            let unit = (z >> 40) as f64 / f64::from(1u32 << 24);
-            (low + unit * (high - low)) as f32
-        })
-        .collect();
-    Tensor::from_slice(&values).reshape(shape)
+    let count = shape.iter().product::<i64>() as usize;
+    Tensor::from_slice(&twin_tests::fill::fill(name, count, low, high)).reshape(shape)
 }
 
 fn weight(name: &str, shape: &[i64]) -> Tensor {
-    if name.ends_with("running_var") {
-        fill(name, shape, 0.5, 1.5)
-    } else if name.ends_with("running_mean") || name.ends_with("bias") {
-        fill(name, shape, -0.1, 0.1)
-    } else if shape.len() == 1 {
-        fill(name, shape, 0.8, 1.2)
-    } else {
-        let bound = (3.0 / shape[1..].iter().product::<i64>() as f64).sqrt();
-        fill(name, shape, -bound, bound)
-    }
+    let extents: Vec<usize> = shape.iter().map(|&extent| extent as usize).collect();
+    Tensor::from_slice(&twin_tests::fill::weight(name, &extents)).reshape(shape)
 }
 
 /// A network with the generator's weights, by way of a file.

@@ -11,7 +11,8 @@ mod serve;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
+use twin_learn::precision::{self, Precision};
 use twin_shared::model::Architecture;
 
 /// Trains, labels and scores; driven by twin-agent or twin-host over its standard input and output.
@@ -24,6 +25,9 @@ struct Arguments {
     /// Where to compute: auto, cpu or cuda:N. A GPU that is not there falls back to the CPU.
     #[arg(long, global = true, default_value = "auto")]
     device: String,
+    /// Number format of convolutions: f32, bf16, or auto, which takes bf16 where it measures faster.
+    #[arg(long, global = true, default_value = "f32")]
+    precision: Precision,
     #[command(subcommand)]
     task: Option<Task>,
 }
@@ -56,17 +60,7 @@ enum Task {
         /// Steps that are timed, after three that are not.
         #[arg(long, default_value_t = 20)]
         steps: u32,
-        /// Number format of the convolutions.
-        #[arg(long, value_enum, default_value_t = Precision::F32)]
-        precision: Precision,
     },
-}
-
-/// Number format of convolutions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Precision {
-    F32,
-    Bf16,
 }
 
 fn main() -> ExitCode {
@@ -87,13 +81,17 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         None => std::thread::available_parallelism().map_or(1, |n| i32::try_from(n.get()).unwrap_or(1)),
     };
     tch::set_num_threads(threads);
+    let settled = precision::settle(arguments.precision, choice.device)?;
+    if let Some(gain) = settled.gain {
+        let name = precision::name(settled.place.compute);
+        serve::tell(&format!("bf16 steps measured {gain:.2} times as fast as f32 ones on {threads} threads: {name}"));
+    }
+    let place = settled.place;
     match arguments.task {
-        None => serve::serve(&choice, threads),
+        None => serve::serve(&choice, place, threads),
         Some(Task::ModelEval { arch, weights, input, output }) => {
-            model_eval::model_eval(arch, &weights, &input, &output, choice.device)
+            model_eval::model_eval(arch, &weights, &input, &output, place)
         }
-        Some(Task::Bench { arch, batch, steps, precision }) => {
-            bench::bench(arch, batch, steps, precision, &choice, threads)
-        }
+        Some(Task::Bench { arch, batch, steps }) => bench::bench(arch, batch, steps, &choice, place, threads),
     }
 }

@@ -7,9 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Instant;
 
 use anyhow::Context;
-use tch::Device;
 use twin_learn::device::Choice;
-use twin_learn::{LearnError, Progress, Run};
+use twin_learn::{LearnError, Place, Progress, Run, precision};
 use twin_shared::pipe::{Event, Job, PIPE_VERSION, PipeError, Request, Ticket, read_frame, write_frame};
 
 use crate::jobs::prepare;
@@ -23,14 +22,15 @@ pub(crate) fn tell(line: &str) {
 }
 
 /// Serves requests until standard input closes or a shutdown is asked for.
-pub(crate) fn serve(choice: &Choice, threads: i32) -> anyhow::Result<()> {
+pub(crate) fn serve(choice: &Choice, place: Place, threads: i32) -> anyhow::Result<()> {
     let ready = Event::Ready {
         version: PIPE_VERSION,
         libtorch: LIBTORCH.into(),
         device: choice.told.clone(),
         threads: u32::try_from(threads).unwrap_or(1),
+        precision: precision::name(place.compute).into(),
     };
-    let mut server = Server { device: choice.device, jobs: BTreeMap::new(), grants: VecDeque::new() };
+    let mut server = Server { place, jobs: BTreeMap::new(), grants: VecDeque::new() };
     send(&ready)?;
     let (sender, receiver) = channel();
     std::thread::Builder::new()
@@ -68,7 +68,7 @@ struct Active {
 }
 
 struct Server {
-    device: Device,
+    place: Place,
     jobs: BTreeMap<Ticket, Active>,
     /// Steps granted and not yet done, in the order of arrival.
     grants: VecDeque<(Ticket, u32)>,
@@ -114,8 +114,8 @@ impl Server {
             let message = format!("ticket {} was in use; its job is dropped and the new one refused", ticket.0);
             return send(&Event::Failed { ticket, message });
         }
-        let device = self.device;
-        match guarded(|| prepare(job, device)) {
+        let place = self.place;
+        match guarded(|| prepare(job, place)) {
             Ok(run) => {
                 let steps = run.steps();
                 self.jobs.insert(ticket, Active { run, done: 0 });

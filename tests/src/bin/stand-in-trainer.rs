@@ -24,7 +24,7 @@ type Failure = Box<dyn Error>;
 fn main() -> Result<(), Failure> {
     let mut input = io::stdin().lock();
     let version = PIPE_VERSION;
-    say(&Event::Ready { version, libtorch: "none".into(), device: "cpu".into(), threads: 1 })?;
+    say(&Event::Ready { version, libtorch: "none".into(), device: "cpu".into(), threads: 1, precision: "f32".into() })?;
     let mut jobs: BTreeMap<Ticket, Work> = BTreeMap::new();
     loop {
         match read_frame::<_, Request>(&mut input) {

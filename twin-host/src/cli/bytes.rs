@@ -73,7 +73,12 @@ pub(crate) fn bytes(arguments: BytesArguments) -> Result<(), Failure> {
             learning_rate: arguments.learning_rate,
         },
         out: arguments.out,
-        trainer: TrainerConfig { program, threads: arguments.threads, device: arguments.device },
+        trainer: TrainerConfig {
+            program,
+            threads: arguments.threads,
+            device: arguments.device,
+            precision: "f32".into(),
+        },
     };
     let bar = indicatif::ProgressBar::new(10_000);
     let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {percent}% eta {eta}");

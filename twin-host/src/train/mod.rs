@@ -23,6 +23,8 @@ pub struct TrainerConfig {
     pub threads: u32,
     /// `auto`, `cpu` or `cuda:0`.
     pub device: String,
+    /// `auto`, `f32` or `bf16`.
+    pub precision: String,
 }
 
 /// Whose share of the compute a job uses.
@@ -89,7 +91,7 @@ pub enum TrainError {
 const START_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a trainer said of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct TrainerInfo {
     /// LibTorch's version.
     pub libtorch: String,
@@ -97,6 +99,8 @@ pub struct TrainerInfo {
     pub device: String,
     /// Threads of a step.
     pub threads: u32,
+    /// Number format of convolutions.
+    pub precision: String,
 }
 
 /// A running trainer: hand it [`Ask`]s, hear [`Told`]s. It ends with the last sender.
@@ -117,6 +121,7 @@ impl<K: Ord + Clone + Send + 'static> Trainer<K> {
     pub async fn start(config: &TrainerConfig) -> Result<Self, TrainError> {
         let mut child = Command::new(&config.program)
             .args(["--threads", &config.threads.to_string(), "--device", &config.device])
+            .args(["--precision", &config.precision])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -126,8 +131,8 @@ impl<K: Ord + Clone + Send + 'static> Trainer<K> {
         let mut stdout = child.stdout.take().expect("it was asked for");
         let ready = tokio::time::timeout(START_PATIENCE, receive_frame(&mut stdout)).await;
         let info = match ready {
-            Ok(Ok(Event::Ready { version: PIPE_VERSION, libtorch, device, threads })) => {
-                TrainerInfo { libtorch, device, threads }
+            Ok(Ok(Event::Ready { version: PIPE_VERSION, libtorch, device, threads, precision })) => {
+                TrainerInfo { libtorch, device, threads, precision }
             }
             Ok(Ok(Event::Ready { version, .. })) => return Err(TrainError::Version(version)),
             Ok(Ok(other)) => return Err(TrainError::NotReady(format!("it said {other:?}"))),

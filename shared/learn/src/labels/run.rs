@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 use twin_data::augment::Augmenter;
 use twin_shared::id::BlobHash;
 use twin_shared::pipe::{LabelBlock, LabelsJob, Outcome};
@@ -12,6 +12,7 @@ use super::block::{Block, Header, block_path};
 use crate::epoch::Batches;
 use crate::error::LearnError;
 use crate::model::Model;
+use crate::place::Place;
 use crate::run::{Progress, Run};
 use crate::samples::TwinSamples;
 use crate::tensor_file::write_whole;
@@ -32,12 +33,12 @@ impl LabelsRun {
     ///
     /// # Errors
     /// When a file does not serve, or the plan makes no sense.
-    pub fn new(job: LabelsJob, device: Device) -> Result<Self, LearnError> {
+    pub fn new(job: LabelsJob, place: Place) -> Result<Self, LearnError> {
         if job.batches_per_block == 0 {
             return Err(LearnError::Job("a block of labels needs at least one batch".into()));
         }
-        let samples = TwinSamples::open(Path::new(&job.dataset), device)?;
-        let teacher = Model::load(Path::new(&job.teacher), device)?;
+        let samples = TwinSamples::open(Path::new(&job.dataset), place.device)?;
+        let teacher = Model::load(Path::new(&job.teacher), place)?;
         let batches = Batches::of(&samples, job.plan)?;
         let directory = PathBuf::from(&job.out);
         if !directory.is_dir() {

@@ -38,7 +38,9 @@ impl Moments {
     fn of(values: &Tensor) -> Result<Self, LearnError> {
         let size = values.size();
         let count = (values.numel() as i64 / size[1]) as f64;
-        let (mean, variance) = values.f_batch_norm_update_stats(None::<Tensor>, None::<Tensor>, 0.0)?;
+        // Running statistics in f32, unused, make LibTorch keep the moments of bf16 values in f32.
+        let unused = Tensor::f_zeros([size[1]], (Kind::Float, values.device()))?;
+        let (mean, variance) = values.f_batch_norm_update_stats(Some(&unused), Some(&unused), 0.0)?;
         Ok(Self {
             count,
             mean: mean.f_to_kind(Kind::Double)?,
@@ -181,7 +183,7 @@ impl TwinSamples {
             .chunks(micro.max(1))
             .map(|part| {
                 let mut values: Vec<Option<Tensor>> = (0..=network.nodes().len()).map(|_| None).collect();
-                values[0] = Some(self.images(part, Some(augmenter), normalisation)?);
+                values[0] = Some(self.images(part, Some(augmenter), normalisation)?.f_to_kind(model.place().compute)?);
                 Ok(Tape {
                     labels: self.labels(part)?,
                     values,
@@ -227,9 +229,11 @@ impl Tape {
     }
 }
 
-/// Carries a value's gradient on to what it was computed from.
+/// Carries a map's gradient on to what the map `[n, c, s, s]` was computed from.
 fn carry(value: &Tensor, gradient: &Tensor) -> Result<(), LearnError> {
-    Ok(value.f_mul(gradient)?.f_sum(Kind::Float)?.f_backward()?)
+    // A scalar product is one pass over memory forward and one back, without a tensor of products in between.
+    let flat = |map: &Tensor| map.f_permute([0i64, 2, 3, 1])?.f_reshape([-1i64]);
+    Ok(flat(value)?.f_dot(&flat(gradient)?)?.f_backward()?)
 }
 
 impl Pass<'_> {
@@ -313,7 +317,7 @@ impl Pass<'_> {
         let mut sum = 0.0;
         for tape in &mut self.tapes {
             let map = tape.read(features);
-            let logits = classify(&pooled(&map)?, &self.weights[weight], &self.weights[bias])?;
+            let logits = classify(&pooled(&map.f_to_kind(Kind::Float)?)?, &self.weights[weight], &self.weights[bias])?;
             let loss = cross_entropy::sum(&logits, &tape.labels)?.f_div_scalar(total as f64)?;
             loss.f_backward()?;
             sum += loss.f_double_value(&[])?;

@@ -7,6 +7,7 @@
 mod cell;
 mod curves;
 mod data;
+mod machine;
 mod page;
 mod row;
 mod tables;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use twin_shared::model::Architecture;
-use twin_shared::plan::LabelKind;
+use twin_shared::plan::{LabelKind, LabelPrecision};
 
 use crate::train::TrainerConfig;
 
@@ -33,7 +34,12 @@ pub(crate) enum Method {
     Fl,
     /// Alone.
     Stu,
+    /// The teacher alone: distils nothing.
+    Teacher,
 }
+
+/// FedAvg's network after fine-tuning on each device, in rows and tables.
+const TUNED: &str = "fl-tuned";
 
 impl Method {
     pub(crate) const fn name(self) -> &'static str {
@@ -41,6 +47,7 @@ impl Method {
             Self::Kd => "kd",
             Self::Fl => "fl",
             Self::Stu => "stu",
+            Self::Teacher => "teacher",
         }
     }
 }
@@ -49,10 +56,10 @@ impl std::str::FromStr for Method {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Kd, Self::Fl, Self::Stu]
+        [Self::Kd, Self::Fl, Self::Stu, Self::Teacher]
             .into_iter()
             .find(|method| method.name() == text)
-            .ok_or_else(|| format!("unknown method `{text}`; known: kd, fl, stu"))
+            .ok_or_else(|| format!("unknown method `{text}`; known: kd, fl, stu, teacher"))
     }
 }
 
@@ -74,17 +81,26 @@ pub(crate) struct Plan {
     pub(crate) epochs: u32,
     pub(crate) batch: u32,
     pub(crate) labels: LabelKind,
+    /// The number format in which labels come from files, as they do to a board; none is straight from the teacher.
+    pub(crate) label_precision: Option<LabelPrecision>,
     pub(crate) teacher: Architecture,
     pub(crate) teacher_epochs: u32,
     /// Samples a twin and step; 0 is all.
     pub(crate) teacher_batch: u32,
+    pub(crate) teacher_rate: f64,
     pub(crate) teacher_weights: Option<PathBuf>,
+    /// Learning rates of distillation to choose from, by the twins' held-out samples.
+    pub(crate) kd_rates: Vec<f64>,
+    /// Those of students alone.
+    pub(crate) stu_rates: Vec<f64>,
     /// FedAvg's learning rates to choose from, by the twins' held-out samples.
     pub(crate) fl_rates: Vec<f64>,
     /// And its numbers of local epochs.
     pub(crate) fl_local_epochs: Vec<u32>,
     /// Whether FedAvg's students are normalised by groups.
     pub(crate) fl_group_norm: bool,
+    /// Epochs that each device tunes FedAvg's network on its own samples; 0 is none.
+    pub(crate) fl_fine_tune: u32,
     /// Epochs between two scorings; the last one is always scored.
     pub(crate) score_every: u32,
     pub(crate) seed: u64,
@@ -101,10 +117,12 @@ pub(crate) struct Request {
 /// Runs what is left to run, and writes CSV, tables, curves and page. Gives the tables as text.
 pub(crate) async fn run(request: &Request, progress: &mut dyn FnMut(&str, f64)) -> anyhow::Result<String> {
     let Request { plan, out, trainer } = request;
+    let trainer = &machine::as_begun(out, trainer)?;
     std::fs::create_dir_all(out.join("cells")).with_context(|| out.display().to_string())?;
     same_plan(plan, out)?;
     let data = data::prepare(plan, &out.join("data"))?;
     let mut work = work::Work::start(trainer, out).await?;
+    let machines = machine::record(out, &work.info)?;
     let counts = work.count(&data).await?;
     let cells = cell::all(plan);
     for (done, cell) in cells.iter().enumerate() {
@@ -115,7 +133,7 @@ pub(crate) async fn run(request: &Request, progress: &mut dyn FnMut(&str, f64)) 
     let text = tables::tables(plan, &rows);
     std::fs::write(out.join("tables.txt"), &text).context("tables.txt")?;
     let drawn = curves::draw(plan, &rows, out)?;
-    page::write(plan, &work.info, &text, &drawn, &out.join("accuracy.html"))?;
+    page::write(plan, &machines, &text, &drawn, &out.join("accuracy.html"))?;
     Ok(text)
 }
 
@@ -126,9 +144,7 @@ fn same_plan(plan: &Plan, out: &std::path::Path) -> anyhow::Result<()> {
     match std::fs::read_to_string(&path) {
         Ok(theirs) if serde_json::from_str::<Plan>(&theirs).ok().as_ref() == Some(plan) => Ok(()),
         Ok(_) => bail!("{} belongs to another experiment; name another --out", out.display()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::write(&path, ours).with_context(|| path.display().to_string())
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => work::replace(&path, ours.as_bytes()),
         Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
 }

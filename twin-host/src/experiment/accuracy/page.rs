@@ -11,7 +11,7 @@ use crate::train::TrainerInfo;
 /// Writes the page.
 pub(super) fn write(
     plan: &Plan,
-    info: &TrainerInfo,
+    trainers: &[TrainerInfo],
     tables: &str,
     curves: &[PathBuf],
     path: &Path,
@@ -22,14 +22,17 @@ pub(super) fn write(
          pre{overflow-x:auto}svg{max-width:48%;height:auto}</style><h1>Accuracy</h1>",
     );
     let plan = serde_json::to_string_pretty(plan)?;
-    write!(
-        page,
-        "<p>Trained on {} with {} threads, LibTorch {}.</p><pre>{}</pre>",
-        escaped(&info.device),
-        info.threads,
-        escaped(&info.libtorch),
-        escaped(tables)
-    )?;
+    for info in trainers {
+        write!(
+            page,
+            "<p>Trained on {} with {} threads in {}, LibTorch {}.</p>",
+            escaped(&info.device),
+            info.threads,
+            escaped(&info.precision),
+            escaped(&info.libtorch)
+        )?;
+    }
+    write!(page, "<pre>{}</pre>", escaped(tables))?;
     for curve in curves {
         let svg = std::fs::read_to_string(curve).with_context(|| curve.display().to_string())?;
         // An XML declaration has no place within HTML.

@@ -1,6 +1,5 @@
 //! The rows of `accuracy.csv`, kept a file a cell until the end.
 
-use std::fs::OpenOptions;
 use std::path::Path;
 
 use anyhow::Context;
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use twin_shared::pipe::{Evaluation, Score};
 
 use super::cell::Cell;
+use super::work::replace;
 
 /// One scoring of one student for one device. Percentages; empty where there was nothing to count.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,15 +75,11 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Row>> {
 
 /// Replaces a file's rows, whole or not at all.
 pub(crate) fn write(path: &Path, rows: &[Row]) -> anyhow::Result<()> {
-    let partial = path.with_extension("partial");
-    let file = OpenOptions::new().write(true).create(true).truncate(true).open(&partial);
-    let mut writer = csv::Writer::from_writer(file.with_context(|| partial.display().to_string())?);
+    let mut writer = csv::Writer::from_writer(Vec::new());
     for row in rows {
         writer.serialize(row)?;
     }
-    writer.flush()?;
-    drop(writer);
-    std::fs::rename(&partial, path).with_context(|| path.display().to_string())
+    replace(path, &writer.into_inner().context("rows in memory")?)
 }
 
 /// Gathers all cells' rows into `accuracy.csv`.

@@ -1,7 +1,7 @@
 //! Tables like 1 and 2: a line a student and method, means over devices with 95 % intervals.
 
 use super::row::Row;
-use super::{Method, Plan};
+use super::{Method, Plan, TUNED};
 use crate::experiment::scheduling::report::Mean;
 
 /// One number of a row.
@@ -34,15 +34,18 @@ pub(super) fn tables(plan: &Plan, rows: &[Row]) -> String {
     };
     line(plan.teacher.name(), "teacher");
     for student in &plan.students {
-        for method in &plan.methods {
+        for method in plan.methods.iter().filter(|method| **method != Method::Teacher) {
             line(student.name(), method.name());
+            if *method == Method::Fl {
+                line(student.name(), TUNED);
+            }
         }
     }
     let table = builder.build().with(tabled::settings::Style::markdown()).to_string();
     let methods = [Method::Kd, Method::Stu, Method::Fl].map(Method::name).join(", ");
     format!(
         "Split {} over {} devices, seed {}, {} epochs; final epoch unless said; mean over devices ± half a 95 % \
-         interval over devices ({methods}: distilled, alone, FedAvg). Private: test images of the device's own \
+         interval over devices ({methods}: distilled, alone, FedAvg; {TUNED}: fine-tuned on each device). Private: test images of the device's own \
          classes; personal: answers adjusted by its label frequencies.\n\n{table}\n",
         plan.split, plan.devices, plan.seed, plan.epochs
     )

@@ -1,8 +1,11 @@
 //! One trainer that does one job after the other.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use serde::Serialize;
 use twin_shared::pipe::{CountJob, EvaluateJob, Evaluation, Job, Outcome, Part};
 
 use super::data::Data;
@@ -10,7 +13,7 @@ use crate::train::{Ask, Told, Trainer, TrainerConfig, TrainerInfo};
 
 /// A trainer and the folder of an experiment.
 pub(crate) struct Work {
-    /// What the trainer said of itself: device and threads decide the bits of a result.
+    /// What the trainer said of itself.
     pub(crate) info: TrainerInfo,
     trainer: Trainer<u32>,
     asked: u32,
@@ -73,6 +76,23 @@ impl Work {
         }
         Ok(counts)
     }
+}
+
+/// Replaces a file's content, whole or not at all; on the disk when it returns.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let partial = path.with_extension("partial");
+    let written = File::create(&partial).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    });
+    written.with_context(|| text(path))
+}
+
+/// Replaces a file by a value as JSON.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    replace(path, &serde_json::to_vec_pretty(value)?)
 }
 
 /// A path as jobs carry it.
