@@ -257,6 +257,26 @@ impl Fleet {
         (done.status.success(), said)
     }
 
+    /// A job file of this many epochs for these boards.
+    #[must_use]
+    pub fn job_text(&self, boards: &[&str], epochs: u32) -> String {
+        format!(
+            "devices = {boards:?}\nclasses = 10\ncrop_padding = 2\npatience_s = 60\n\
+             [teacher]\narchitecture = \"vgg8\"\nepochs = 1\nbatch = \"8\"\n\
+             [student]\nepochs = {epochs}\nbatch = {batch}\nbatches_per_block = 1\n{student}",
+            batch = self.play.batch,
+            student = self.play.student,
+        )
+    }
+
+    /// Writes that job file.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    pub fn write_job(&self, boards: &[&str], epochs: u32) {
+        fs::write(self.path("job.toml"), self.job_text(boards, epochs)).expect("written");
+    }
+
     /// Serves, with a job of this many epochs for these boards.
     ///
     /// # Panics
@@ -267,14 +287,7 @@ impl Fleet {
     }
 
     fn serve_by(&self, runner: &[String], boards: &[&str], epochs: u32) -> Running {
-        let job = format!(
-            "devices = {boards:?}\nclasses = 10\ncrop_padding = 2\npatience_s = 60\n\
-             [teacher]\narchitecture = \"vgg8\"\nepochs = 1\nbatch = \"8\"\n\
-             [student]\nepochs = {epochs}\nbatch = {batch}\nbatches_per_block = 1\n{student}",
-            batch = self.play.batch,
-            student = self.play.student,
-        );
-        fs::write(self.path("job.toml"), job).expect("written");
+        self.write_job(boards, epochs);
         let arguments = ["serve", "--config", &self.path("host.toml"), "--job", &self.path("job.toml")];
         self.start(runner, "twin-host", &arguments, Path::new(&self.path("host.log")))
     }

@@ -4,11 +4,14 @@
 mod accuracy;
 mod bench;
 mod bytes;
+mod classes;
 mod demo;
 mod devices;
+mod fleet;
 mod job;
 mod logs;
 mod model;
+mod models;
 pub(crate) mod schedule;
 mod serve;
 mod trainer;
@@ -44,6 +47,23 @@ enum Command {
     Show(devices::DeviceArguments),
     /// What a device has said to the operator
     Logs(logs::LogsArguments),
+    /// The list of classes: names with indices that never change
+    #[command(subcommand)]
+    Classes(classes::ClassesCommand),
+    /// Write a device's model to a file
+    Export(models::ExportArguments),
+    /// List a device's models
+    Models(models::ModelsArguments),
+    /// Have a device answer by its latest model, or the one named
+    Promote(models::VersionArguments),
+    /// Have a device answer by the model before the present one, or the one named
+    Rollback(models::VersionArguments),
+    /// Delete a device: its twin, its images, its models
+    Forget(fleet::ForgetArguments),
+    /// Copy the data directory, while the host serves or not
+    Backup(fleet::BackupArguments),
+    /// Put a copy of the data directory back
+    Restore(fleet::RestoreArguments),
     /// Start, watch and steer training jobs
     #[command(subcommand)]
     Job(job::JobCommand),
@@ -116,6 +136,14 @@ pub fn run() -> ExitCode {
         Command::Devices(arguments) => devices::list(&arguments),
         Command::Show(arguments) => devices::show(&arguments),
         Command::Logs(arguments) => logs::logs(&arguments),
+        Command::Classes(command) => classes::classes(command),
+        Command::Export(arguments) => models::export(&arguments),
+        Command::Models(arguments) => models::models(&arguments),
+        Command::Promote(arguments) => models::promote(arguments),
+        Command::Rollback(arguments) => models::rollback(arguments),
+        Command::Forget(arguments) => fleet::forget(&arguments),
+        Command::Backup(arguments) => fleet::backup(&arguments),
+        Command::Restore(arguments) => fleet::restore(&arguments),
         Command::Job(command) => job::job(command),
         Command::Model(command) => model::model(command),
         Command::Bench(command) => bench::bench(command),

@@ -41,6 +41,8 @@ pub struct Config {
     pub teacher_threads: u32,
     /// How students, sites and shares are decided.
     pub scheduler: SchedulerConfig,
+    /// The fraction of right answers on held-out images that a promoted model may lose against the one before.
+    pub most_lost: f64,
     /// Boards whose link is paid by the megabyte.
     pub metered: BTreeMap<DeviceId, Metered>,
 }
@@ -81,6 +83,7 @@ struct Raw {
     broker: RawBroker,
     trainer: RawTrainer,
     scheduler: RawScheduler,
+    models: RawModels,
     #[serde(default)]
     metered: Vec<RawMetered>,
 }
@@ -90,6 +93,11 @@ struct RawMetered {
     device: String,
     #[serde(default)]
     max_mb_per_day: u32,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawModels {
+    most_lost: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -195,6 +203,7 @@ impl TryFrom<Raw> for Config {
             teacher_threads: threads(raw.trainer.teacher_threads),
             scheduler: scheduler(raw.scheduler, trainer.threads)?,
             metered: metered(&raw.metered)?,
+            most_lost: most_lost(raw.models.most_lost)?,
             trainer,
         })
     }
@@ -211,6 +220,14 @@ fn metered(raw: &[RawMetered]) -> Result<BTreeMap<DeviceId, Metered>, ConfigErro
         }
     }
     Ok(all)
+}
+
+fn most_lost(fraction: f64) -> Result<f64, ConfigError> {
+    if (0.0..=1.0).contains(&fraction) {
+        Ok(fraction)
+    } else {
+        Err(ConfigError::value("models.most_lost", "must be 0 to 1"))
+    }
 }
 
 fn listener(key: &str, text: &str) -> Result<Option<SocketAddr>, ConfigError> {
@@ -300,6 +317,7 @@ mod tests {
             ("data_dir = 5", "data_dir"),
             ("[[metered]]\ndevice = \"A\"", "metered[0].device"),
             ("[[metered]]\ndevice = \"a\"\n[[metered]]\ndevice = \"a\"", "metered[1].device"),
+            ("[models]\nmost_lost = 2.0", "models.most_lost"),
             ("not toml", ""),
         ] {
             let error = Config::parse(text).expect_err(text).to_string();

@@ -133,6 +133,31 @@ impl Model {
         Ok(Self { architecture, network, weights, normalisation, compute })
     }
 
+    /// Takes over the weights of the same network with as many classes or fewer. The classifier's rows of the classes
+    /// beyond stay as they are; the normalisation too.
+    ///
+    /// # Errors
+    /// When the networks differ in more than that.
+    pub fn take_over(&mut self, earlier: &Self) -> Result<(), LearnError> {
+        let _guard = tch::no_grad_guard();
+        let (had, has) = (earlier.classes()?, self.classes()?);
+        if earlier.architecture != self.architecture || had > has {
+            return Err(LearnError::Job(format!(
+                "a {} with {has} classes cannot go on from a {} with {had}",
+                self.architecture, earlier.architecture
+            )));
+        }
+        for ((parameter, own), theirs) in self.network.parameters().iter().zip(&self.weights).zip(&earlier.weights) {
+            let (shape, given) = (own.size(), theirs.size());
+            let rows = if shape == given { own.shallow_clone() } else { own.f_narrow(0, 0, had)? };
+            if rows.size() != given {
+                return Err(LearnError::Job(format!("{} is {given:?} there and {shape:?} here", parameter.name)));
+            }
+            rows.detach().f_copy_(theirs)?;
+        }
+        Ok(())
+    }
+
     /// Writes the state.
     ///
     /// # Errors
@@ -279,4 +304,36 @@ fn initial_values(shape: &[i64], initial: Initial) -> Result<Tensor, LearnError>
         Initial::Normal { deviation } => deviation,
     };
     Ok(tensor.f_normal_(0.0, deviation)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn teacher(classes: i64, seed: u64) -> Model {
+        let head = HeadKind::Classifier { classes };
+        Model::initial(Architecture::Vgg8, head, NormKind::Batch, seed, Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn a_wider_classifier_answers_as_before_on_the_old_classes() {
+        let (narrow, mut wide) = (teacher(3, 1), teacher(5, 2));
+        let images = Tensor::f_ones([2, 3, 32, 32], (Kind::Float, Device::Cpu)).unwrap();
+        let rows = |model: &Model| {
+            let logits = model.evaluate(&images).unwrap().head;
+            Vec::<f32>::try_from(logits.narrow(1, 0, 3).contiguous().flatten(0, -1)).unwrap()
+        };
+        assert_ne!(rows(&wide), rows(&narrow));
+        wide.take_over(&narrow).unwrap();
+        assert_eq!(rows(&wide), rows(&narrow));
+        assert_eq!(wide.classes().unwrap(), 5);
+    }
+
+    #[test]
+    fn a_narrower_classifier_and_another_network_are_refused() {
+        assert!(teacher(3, 1).take_over(&teacher(5, 2)).is_err());
+        let head = HeadKind::Classifier { classes: 3 };
+        let other = Model::initial(Architecture::Resnet8x4, head, NormKind::Batch, 1, Device::Cpu).unwrap();
+        assert!(teacher(3, 1).take_over(&other).is_err());
+    }
 }

@@ -53,6 +53,8 @@ pub struct TeacherJob {
     pub augmentation: Augmentation,
     /// Seed of initialisation, order and augmentation.
     pub seed: u64,
+    /// Weights of the same network to go on from; its classifier may have fewer outputs.
+    pub warm_start: Option<String>,
     /// Written after every epoch and resumed from when there.
     pub checkpoint: Option<String>,
     /// Where the weights go: safetensors with their normalisation.

@@ -196,6 +196,11 @@ impl Coordinator {
                     member.leave(&device, Departure::Removed, &mut out);
                 }
             }
+            Input::Replaced(device) => {
+                if let Some(member) = self.members.get_mut(&device) {
+                    member.twin.forget_connection();
+                }
+            }
             Input::Tick => {}
         }
         self.advance(now, &mut out);

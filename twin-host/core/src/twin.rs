@@ -118,6 +118,11 @@ impl Twin {
         Ok(())
     }
 
+    /// The device counts its births anew: it has a new card.
+    pub fn forget_connection(&mut self) {
+        self.presence = Presence::Unseen;
+    }
+
     /// Takes a last will. Returns whether it ended the present connection; the will of an older one is stale.
     pub fn on_will(&mut self, sequence: u64, now: Duration) -> bool {
         match &self.presence {
@@ -200,6 +205,14 @@ mod tests {
         assert!(twin.online().is_some());
         assert!(twin.on_will(2, Duration::from_secs(2)));
         assert_eq!(twin.away_for(Duration::from_secs(5)), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn a_new_card_counts_its_births_anew() {
+        let mut twin = Twin::new(None, 0);
+        twin.on_birth(birth(5)).expect("new");
+        twin.forget_connection();
+        twin.on_birth(birth(1)).expect("the first of the new card");
     }
 
     #[test]

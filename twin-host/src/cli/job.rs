@@ -126,10 +126,11 @@ fn start(arguments: &StartArguments) -> Result<(), Failure> {
     let path = &arguments.file;
     let spec = std::fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
     // Said here, so that a wrong file is wrong usage whether or not a host serves.
-    Job::parse(&spec).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
+    let listed = arguments.data.store()?.classes().map_err(failed)?.count();
+    Job::parse(&spec, listed).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
     let Watch { watch, format } = arguments.watch;
     let mut host = ask(&arguments.data.directory()?, &Request::JobStart { spec, watch }).map_err(refused)?;
-    let Answer::Done { job: Some(job) } = host.answer else { return Err(refused(ControlError::CutOff)) };
+    let Answer::Done { job: Some(job), .. } = host.answer else { return Err(refused(ControlError::CutOff)) };
     if watch {
         return follow(&mut host, format);
     }
@@ -164,7 +165,8 @@ fn status(arguments: &WatchArguments) -> Result<(), Failure> {
         let request = Request::Watch { job: Some(record.job) };
         return follow(&mut ask(&arguments.data.directory()?, &request).map_err(refused)?, format);
     }
-    let job = Job::parse(&record.spec).ok();
+    let listed = u16::try_from(record.classes.len()).unwrap_or(u16::MAX);
+    let job = Job::parse(&record.spec, listed).ok();
     let epochs = store.epochs_done(record.job).map_err(failed)?;
     let members = store.members(record.job).map_err(failed)?;
     let devices: Vec<Value> = members
@@ -189,6 +191,8 @@ fn status(arguments: &WatchArguments) -> Result<(), Failure> {
         },
         "epochs": job.map(|job| job.student.recipe.epochs),
         "objective": record.objective,
+        "classes": record.classes,
+        "parent": record.parent.map(|parent| parent.0),
         "devices": devices,
     });
     match format {

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::Failure;
 use crate::config::{Config, Job};
 use crate::serve::Host;
+use crate::store::Store;
 
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
@@ -73,7 +74,10 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<(), Failure> {
         None => None,
         Some(path) => {
             let text = read(path)?;
-            let job = Job::parse(&text).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
+            let listed =
+                Store::open(&config.data_dir).and_then(|store| store.classes()).map_err(anyhow::Error::from)?;
+            let job = Job::parse(&text, listed.count())
+                .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))?;
             Some((job, text))
         }
     };

@@ -16,6 +16,8 @@ pub struct Job {
     pub devices: Devices,
     /// Outputs of the classifier.
     pub classes: u16,
+    /// Whether they are the host's list of classes, by name, rather than so many by number.
+    pub follows_list: bool,
     /// Seed of everything random.
     pub seed: u64,
     /// What is done to each training image.
@@ -59,6 +61,9 @@ pub struct Teacher {
     pub recipe: Recipe,
     /// Samples of each twin a step.
     pub batch: TeacherBatch,
+    /// Whether it goes on from the teacher of the latest finished job with the same network and the same classes, or
+    /// fewer of them.
+    pub warm_start: bool,
 }
 
 /// How students are trained.
@@ -85,7 +90,7 @@ pub struct Student {
 #[derive(Debug, Deserialize)]
 struct Raw {
     devices: RawDevices,
-    classes: u16,
+    classes: RawClasses,
     #[serde(default = "one")]
     seed: u64,
     #[serde(default)]
@@ -108,6 +113,13 @@ enum RawDevices {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum RawClasses {
+    Count(u16),
+    Word(String),
+}
+
+#[derive(Debug, Deserialize)]
 struct RawTeacher {
     architecture: String,
     epochs: u32,
@@ -119,6 +131,8 @@ struct RawTeacher {
     weight_decay: f64,
     /// `full`, or samples of each twin a step.
     batch: String,
+    #[serde(default)]
+    warm_start: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -196,13 +210,22 @@ fn f32_() -> String {
 }
 
 impl Job {
-    /// Reads and checks a job file.
+    /// Reads and checks a job file; `listed` classes are in the host's list.
     ///
     /// # Errors
     /// The first thing that is wrong, with its key.
-    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+    pub fn parse(text: &str, listed: u16) -> Result<Self, ConfigError> {
         let raw: Raw = from_toml(text)?;
-        if !(2..=10_000).contains(&raw.classes) {
+        let (classes, follows_list) = match &raw.classes {
+            RawClasses::Count(classes) => (*classes, false),
+            RawClasses::Word(word) if word == "list" => (listed, true),
+            RawClasses::Word(_) => return Err(ConfigError::value("classes", "must be a number, or \"list\"")),
+        };
+        if follows_list && classes < 2 {
+            let problem = format!("the host's list has {classes}, at least 2 are needed: twin-host classes add NAME");
+            return Err(ConfigError::value("classes", problem));
+        }
+        if !(2..=10_000).contains(&classes) {
             return Err(ConfigError::value("classes", "must be 2 to 10000"));
         }
         if !(1.0..=1000.0).contains(&raw.deadline_factor) {
@@ -210,7 +233,8 @@ impl Job {
         }
         Ok(Self {
             devices: devices(&raw.devices)?,
-            classes: raw.classes,
+            classes,
+            follows_list,
             seed: raw.seed,
             augmentation: Augmentation { crop_padding: raw.crop_padding.min(16), flip: raw.flip },
             patience: Duration::from_secs(raw.patience_s.clamp(1, 7 * 86_400)),
@@ -255,7 +279,7 @@ fn teacher(raw: &RawTeacher) -> Result<Teacher, ConfigError> {
         },
     };
     let recipe = recipe("teacher", raw.epochs, raw.learning_rate, raw.momentum, raw.weight_decay)?;
-    Ok(Teacher { architecture, recipe, batch })
+    Ok(Teacher { architecture, recipe, batch, warm_start: raw.warm_start })
 }
 
 fn student(raw: &RawStudent) -> Result<Student, ConfigError> {
@@ -327,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_least_file_takes_the_recipe_of_the_paper() {
-        let job = Job::parse(LEAST).expect("valid");
+        let job = Job::parse(LEAST, 0).expect("valid");
         assert_eq!(job.student.recipe, Recipe::student(3));
         assert_eq!((job.student.method, job.student.labels), (Method::SimKd, LabelKind::Vector));
         assert_eq!((job.student.compression, job.student.sync_every), (Compression::None, SyncEvery::EPOCH));
@@ -349,12 +373,20 @@ mod tests {
     }
 
     #[test]
+    fn the_hosts_list_counts_the_classes() {
+        let job = Job::parse(&LEAST.replace("classes = 10", "classes = \"list\""), 7).expect("valid");
+        assert_eq!((job.classes, job.follows_list), (7, true));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (from, to, named) in [
             ("\"a\"", "\"A\"", "devices[0]"),
             ("\"a\"", "\"a\", \"a\"", "devices[1]"),
             ("[\"a\"]", "\"some\"", "devices"),
             ("classes = 10", "classes = 1", "classes"),
+            ("classes = 10", "classes = \"all\"", "classes"),
+            ("classes = 10", "classes = \"list\"", "twin-host classes add"),
             ("vgg8", "vgg9", "teacher.architecture"),
             ("\"16\"", "\"0\"", "teacher.batch"),
             ("epochs = 3", "epochs = 0", "student.epochs"),
@@ -363,7 +395,7 @@ mod tests {
             ("epochs = 3", "epochs = 3\ncompression = \"int3\"", "student.compression"),
             ("epochs = 3", "epochs = 3\nlearning_rate = nan", "student.learning_rate"),
         ] {
-            let error = Job::parse(&LEAST.replace(from, to)).expect_err(named).to_string();
+            let error = Job::parse(&LEAST.replace(from, to), 0).expect_err(named).to_string();
             assert!(error.contains(named), "{named}: {error}");
         }
     }

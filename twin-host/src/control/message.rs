@@ -43,6 +43,39 @@ pub enum Request {
         /// Which device.
         device: DeviceId,
     },
+    /// Take in a job like an earlier one with the list's present classes; its teacher goes on from the earlier one's.
+    JobWiden {
+        /// The earlier one.
+        job: JobId,
+    },
+    /// The list of classes has grown: tell boards.
+    ClassesChanged,
+    /// Have a device answer by a model.
+    Promote {
+        /// Which device.
+        device: DeviceId,
+        /// The beginning of the model's version; the latest without one.
+        #[serde(default)]
+        version: Option<String>,
+    },
+    /// Have a device answer by an earlier model.
+    RollBack {
+        /// Which device.
+        device: DeviceId,
+        /// The beginning of the model's version; the one before the present one without one.
+        #[serde(default)]
+        version: Option<String>,
+    },
+    /// A device has a new card: what was known of its connection is worth nothing.
+    Replaced {
+        /// Which device.
+        device: DeviceId,
+    },
+    /// A device is about to be forgotten: nothing may hold on to it.
+    Release {
+        /// Which device.
+        device: DeviceId,
+    },
     /// A device is taken out of a job.
     JobLeave {
         /// Which job.
@@ -53,6 +86,26 @@ pub enum Request {
 }
 
 impl Request {
+    /// The job whose events are wanted, where the request names it.
+    #[must_use]
+    pub const fn watched(&self) -> Option<JobId> {
+        match self {
+            Self::Watch { job } => *job,
+            Self::JobStart { .. }
+            | Self::JobPause { .. }
+            | Self::JobResume { .. }
+            | Self::JobStop { .. }
+            | Self::JobJoin { .. }
+            | Self::JobWiden { .. }
+            | Self::ClassesChanged
+            | Self::Promote { .. }
+            | Self::RollBack { .. }
+            | Self::Replaced { .. }
+            | Self::Release { .. }
+            | Self::JobLeave { .. } => None,
+        }
+    }
+
     /// Whether events follow the answer.
     #[must_use]
     pub const fn watches(&self) -> bool {
@@ -63,6 +116,12 @@ impl Request {
             | Self::JobResume { .. }
             | Self::JobStop { .. }
             | Self::JobJoin { .. }
+            | Self::JobWiden { .. }
+            | Self::ClassesChanged
+            | Self::Promote { .. }
+            | Self::RollBack { .. }
+            | Self::Replaced { .. }
+            | Self::Release { .. }
             | Self::JobLeave { .. } => false,
         }
     }
@@ -77,6 +136,9 @@ pub enum Answer {
         /// The job that it is about.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         job: Option<JobId>,
+        /// The model that it is about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<String>,
     },
     /// It is not; one line says why.
     Refused(String),

@@ -129,15 +129,7 @@ async fn serve(stream: UnixStream, ask: mpsc::Sender<Asked>, events: &broadcast:
     };
     // Before it is asked, so that nothing is missed.
     let watched = request.watches().then(|| events.subscribe());
-    let named = match &request {
-        Request::Watch { job } => *job,
-        Request::JobStart { .. }
-        | Request::JobPause { .. }
-        | Request::JobResume { .. }
-        | Request::JobStop { .. }
-        | Request::JobJoin { .. }
-        | Request::JobLeave { .. } => None,
-    };
+    let named = request.watched();
     let (answer, answered) = oneshot::channel();
     let asked = ask.send(Asked { request, answer }).await;
     let answer = match asked {
@@ -146,7 +138,7 @@ async fn serve(stream: UnixStream, ask: mpsc::Sender<Asked>, events: &broadcast:
     };
     write(&mut writing, &answer).await?;
     match (watched, answer) {
-        (Some(watched), Answer::Done { job }) => watch(watched, job.or(named), &mut reading, &mut writing).await,
+        (Some(watched), Answer::Done { job, .. }) => watch(watched, job.or(named), &mut reading, &mut writing).await,
         (None | Some(_), _) => Ok(()),
     }
 }

@@ -50,9 +50,9 @@ async fn a_watcher_hears_its_job_to_the_end() {
         let control = Control::start(&path).unwrap();
         let mode = std::fs::metadata(path.join(SOCKET)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let serving = tokio::spawn(host(control, Answer::Done { job: Some(JobId(8)) }));
+        let serving = tokio::spawn(host(control, Answer::Done { job: Some(JobId(8)), version: None }));
         let conversation = asked(&path, start()).await.unwrap();
-        assert_eq!(conversation.answer, Answer::Done { job: Some(JobId(8)) });
+        assert_eq!(conversation.answer, Answer::Done { job: Some(JobId(8)), version: None });
         let events = told(conversation).await;
         assert_eq!(events.len(), 2, "{events:?}");
         assert!(events.iter().all(|event| event.job == JobId(8)) && events[1].is_end());
@@ -75,7 +75,7 @@ async fn what_is_no_request_harms_nobody() {
     use std::io::{Read, Write};
     let directory = tempfile::tempdir().unwrap();
     let control = Control::start(directory.path()).unwrap();
-    let serving = tokio::spawn(host(control, Answer::Done { job: None }));
+    let serving = tokio::spawn(host(control, Answer::Done { job: None, version: None }));
     let socket = directory.path().join(SOCKET);
     for bytes in [&b"\n"[..], b"{\"ask\":\"dance\"}\n", b"{\"ask\":\"job_stop\",\"job\":1,\"more\":2}\n", b"\xff\xfe\n"]
     {
@@ -120,7 +120,7 @@ fn requests_and_events_are_pinned() {
     let pinned = [
         (serde_json::to_string(&start()).unwrap(), r#"{"ask":"job_start","spec":"devices = \"all\"","watch":true}"#),
         (serde_json::to_string(&Request::JobPause { job: JobId(3) }).unwrap(), r#"{"ask":"job_pause","job":3}"#),
-        (serde_json::to_string(&Answer::Done { job: Some(JobId(3)) }).unwrap(), r#"{"done":{"job":3}}"#),
+        (serde_json::to_string(&Answer::Done { job: Some(JobId(3)), version: None }).unwrap(), r#"{"done":{"job":3}}"#),
         (
             serde_json::to_string(&Event {
                 at: 1.5,

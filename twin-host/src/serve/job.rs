@@ -18,7 +18,7 @@ use twin_shared::id::{BlobHash, DeviceId, JobId};
 use twin_shared::wire::{Purpose, Refusal};
 
 pub use report::{JobFailure, JobReport, MemberReport};
-use tasks::Work;
+pub(super) use tasks::Work;
 
 use super::Host;
 use super::requests::Wish;
@@ -44,13 +44,17 @@ pub(super) enum Ending {
     Stopped,
 }
 
-struct JobRun<'a> {
-    host: &'a mut Host,
-    job: &'a Job,
-    id: JobId,
-    coordinator: Coordinator,
+pub(super) struct JobRun<'a> {
+    pub(super) host: &'a mut Host,
+    pub(super) job: &'a Job,
+    /// Its classes by index.
+    pub(super) classes: Vec<String>,
+    /// The teacher that its own goes on from.
+    warm_start: Option<PathBuf>,
+    pub(super) id: JobId,
+    pub(super) coordinator: Coordinator,
     /// What is written down of the job and of its devices.
-    kept: (Option<JobProgress>, BTreeMap<DeviceId, Progress>),
+    pub(super) kept: (Option<JobProgress>, BTreeMap<DeviceId, Progress>),
     /// Where its trainers write.
     work: PathBuf,
     /// Of each device the newest state that the host trained and the file that carries it in few bytes.
@@ -62,7 +66,7 @@ struct JobRun<'a> {
     calibration: Calibration,
     rounds: Vec<RoundRecord>,
     teacher_asks: mpsc::UnboundedSender<Ask<Work>>,
-    student_asks: mpsc::UnboundedSender<Ask<Work>>,
+    pub(super) student_asks: mpsc::UnboundedSender<Ask<Work>>,
     policy: Option<Arc<dyn Policy + Send + Sync>>,
     /// Eq. (6) at the first decision.
     objective: Option<f64>,
@@ -73,9 +77,9 @@ struct JobRun<'a> {
 type Decided = Result<Option<(Answer, Arc<dyn Policy + Send + Sync>)>, DecideError>;
 
 /// Where a job's run hears from.
-struct Voices {
+pub(super) struct Voices {
     teacher: mpsc::UnboundedReceiver<(Work, Told)>,
-    students: mpsc::UnboundedReceiver<(Work, Told)>,
+    pub(super) students: mpsc::UnboundedReceiver<(Work, Told)>,
     decisions: mpsc::Receiver<Decided>,
     /// What boards said before the run could hear.
     earlier: VecDeque<FromBoard>,
@@ -93,7 +97,7 @@ impl JobRun<'_> {
     /// Runs to the end; `first` is what the coordinator wants before it has heard anything.
     async fn run(
         &mut self,
-        mut voices: Voices,
+        voices: &mut Voices,
         first: Vec<Output>,
         note: &mut (dyn FnMut(&Note) + Send),
         stop: &mut watch::Receiver<bool>,
@@ -203,6 +207,7 @@ impl JobRun<'_> {
                 Heard::of(Some(Input::Join(device, Box::new(twin))))
             }
             Wish::Leave(device) => Heard::of(Some(Input::Leave(device))),
+            Wish::Replaced(device) => Heard::of(Some(Input::Replaced(device))),
         })
     }
 
@@ -243,11 +248,11 @@ impl JobRun<'_> {
 
     fn apply(&mut self, output: Output, note: &mut (dyn FnMut(&Note) + Send)) -> Result<Next, JobFailure> {
         match output {
-            Output::Command(device, order) => self.order(&device, LinkOrder::Command(order)),
+            Output::Command(device, order) => self.host.order(&device, LinkOrder::Command(order)),
             Output::Desired(device, mut document) => {
                 // What the twin holds is what lies on its disk, not what was meant to.
                 document.state = self.host.store.blobs(&device)?.rehash(&document.state)?;
-                self.order(&device, LinkOrder::Desired(document));
+                self.host.order(&device, LinkOrder::Desired(document));
             }
             Output::Send(device, blob, purpose) => {
                 if let Purpose::Labels { .. } = purpose {
@@ -257,16 +262,16 @@ impl JobRun<'_> {
                     (Purpose::Student { .. }, Some(&(state, delta))) if state == blob => delta,
                     (_, _) => blob,
                 };
-                self.order(&device, LinkOrder::Send(carried, purpose));
+                self.host.order(&device, LinkOrder::Send(carried, purpose));
             }
             Output::Forget(device, round) => {
-                self.order(&device, LinkOrder::Forget(round));
+                self.host.order(&device, LinkOrder::Forget(round));
                 self.clear(&device, round)?;
             }
             Output::Share(device, allotment) => {
                 let weight = Ask::Weight(device.as_str().to_owned(), allotment.frequency.0);
                 let _ = self.student_asks.send(weight);
-                self.order(&device, LinkOrder::Pace(allotment.rate));
+                self.host.order(&device, LinkOrder::Pace(allotment.rate));
             }
             Output::Run(task) => self.start(task)?,
             Output::Cancel(task) => {
@@ -301,12 +306,6 @@ impl JobRun<'_> {
         }
         if let Some(happened) = Happened::of(note) {
             self.host.tell(self.id, happened);
-        }
-    }
-
-    fn order(&self, device: &DeviceId, order: LinkOrder) {
-        if let Some(link) = self.host.links.get(device) {
-            let _ = link.orders.send(order);
         }
     }
 
@@ -390,7 +389,9 @@ impl Heard {
 /// The one device whose standing an input can change; `None` where it may be any.
 fn touched(input: &Input) -> Option<DeviceId> {
     match input {
-        Input::Board(device, _) | Input::Join(device, _) | Input::Leave(device) => Some(device.clone()),
+        Input::Board(device, _) | Input::Join(device, _) | Input::Leave(device) | Input::Replaced(device) => {
+            Some(device.clone())
+        }
         Input::Task(task, _) => match task {
             Task::Count { device, .. }
             | Task::Init { device, .. }

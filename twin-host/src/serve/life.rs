@@ -39,7 +39,7 @@ impl Host {
         self.require_known(job)?;
         let latest = self.store.jobs()?.pop();
         if latest.is_none_or(|latest| latest.spec != text || latest.state.is_over()) {
-            self.store.queue_job(text)?;
+            self.queue(job, text)?;
         }
         Ok(())
     }
@@ -59,12 +59,13 @@ impl Host {
         Ok(())
     }
 
-    /// Stores what matters with a job and without: what a board has for its operator, and what it measured while this
-    /// host was out of its reach.
+    /// Does what matters with a job and without: stores what a board has for its operator and what it measured while this
+    /// host was out of its reach, and greets it.
     pub(super) fn remember(&self, from: &FromBoard) -> Result<(), StoreError> {
         let device = &from.device;
         match &from.said {
             Said::Log(line) => self.store.keep_log(device, line),
+            Said::Board(BoardInput::Online(birth)) => self.greet(device, birth),
             Said::Board(BoardInput::Received { purpose: Purpose::Telemetry, blob }) => {
                 self.store.keep_samples(device, blob, SystemTime::now())
             }
@@ -74,7 +75,7 @@ impl Host {
 
     async fn take_turn(&mut self, record: &JobRecord, stop: watch::Receiver<bool>) -> Result<(), ServeError> {
         let id = record.job;
-        let job = match Job::parse(&record.spec) {
+        let job = match Job::parse(&record.spec, u16::try_from(record.classes.len()).unwrap_or(u16::MAX)) {
             Ok(job) => job,
             Err(error) => return self.end(id, JobState::Failed, Some(&error.to_string())),
         };
@@ -82,7 +83,10 @@ impl Host {
         self.tell(id, Happened::Started { resumed: record.state == JobState::Running });
         let note = &mut |note: &Note| tracing::info!(?note, "job");
         match self.run_record(record, &job, note, stop).await {
-            Ok((Ending::Finished, _)) => self.end(id, JobState::Finished, None),
+            Ok((Ending::Finished, _)) => {
+                self.store.clear_job(id)?;
+                self.end(id, JobState::Finished, None)
+            }
             Ok((Ending::Paused, _)) => self.end(id, JobState::Paused, None),
             Ok((Ending::Stopped, _)) => self.end(id, JobState::Stopped, None),
             // The host stops; the job goes on with its next start.

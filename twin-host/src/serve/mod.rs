@@ -4,6 +4,7 @@
 mod bookkeeper;
 mod job;
 mod life;
+mod models;
 mod requests;
 
 use std::collections::BTreeMap;
@@ -135,6 +136,13 @@ impl Host {
     #[must_use]
     pub fn addresses(&self) -> Vec<Address> {
         self.broker.addresses()
+    }
+
+    /// Has a board's link do something; a board without one is locked out.
+    pub(crate) fn order(&self, device: &DeviceId, order: LinkOrder) {
+        if let Some(link) = self.links.get(device) {
+            let _ = link.orders.send(order);
+        }
     }
 
     /// The host's memory.

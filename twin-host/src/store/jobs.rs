@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use rusqlite::{OptionalExtension, Row, params};
 use twin_core::coordinator::{JobProgress, Progress, RoundRecord};
+use twin_data::classes::ClassList;
 use twin_shared::id::{BlobHash, DeviceId, JobId};
 
 use super::{Store, StoreError};
@@ -81,6 +82,10 @@ pub struct JobRecord {
     pub spec: String,
     /// Seconds since 1970 when it was asked for.
     pub started: i64,
+    /// Its classes by index, fixed when it was asked for.
+    pub classes: Vec<String>,
+    /// The job whose teacher its own goes on from.
+    pub parent: Option<JobId>,
     /// What has become of it.
     pub state: JobState,
     /// Why it ended, where it ended early.
@@ -124,19 +129,41 @@ impl Advance<'_> {
     }
 }
 
-const JOB: &str = "SELECT id, spec, started, state, outcome, progress, objective FROM job";
+const JOB: &str = "SELECT id, spec, started, state, outcome, progress, objective, classes, parent FROM job";
 
 impl Store {
-    /// Takes a job in; its number. It waits for its turn.
+    /// Takes a job in, with the names of its classes, and the job whose teacher its own goes on from; its number. It
+    /// waits for its turn.
     ///
     /// # Errors
     /// When the database refuses or the job's directory cannot be made.
-    pub fn queue_job(&self, spec: &str) -> Result<JobId, StoreError> {
-        let sql = "INSERT INTO job (spec, state) VALUES (?1, 'queued') RETURNING id";
-        let job = JobId(self.asked(self.records.query_row(sql, [spec], |row| row.get(0)))?);
+    pub fn queue_job(&self, spec: &str, classes: &[String], parent: Option<JobId>) -> Result<JobId, StoreError> {
+        let sql = "INSERT INTO job (spec, state, classes, parent) VALUES (?1, 'queued', ?2, ?3) RETURNING id";
+        let values = params![spec, json(&classes), parent.map(|parent| parent.0)];
+        let job = JobId(self.asked(self.records.query_row(sql, values, |row| row.get(0)))?);
         let directory = self.job_directory(job);
         fs::create_dir_all(&directory).map_err(|error| StoreError::Files { path: directory.clone(), error })?;
         Ok(job)
+    }
+
+    /// The latest finished job on the list's classes that has fewer of them than the list has now.
+    ///
+    /// # Errors
+    /// When the database refuses or is damaged.
+    pub fn widened(&self, list: &ClassList) -> Result<Option<JobId>, StoreError> {
+        let mut jobs = self.jobs()?;
+        jobs.retain(|job| job.state == JobState::Finished && list.names().starts_with(&job.classes));
+        let latest = jobs.pop().filter(|job| !job.classes.is_empty() && job.classes.len() < list.names().len());
+        Ok(latest.map(|job| job.job))
+    }
+
+    /// Takes in a job like an earlier one, with the list's present classes; its teacher goes on from the earlier one's.
+    ///
+    /// # Errors
+    /// When the earlier one is unknown or the database refuses.
+    pub fn widen_job(&self, earlier: JobId) -> Result<JobId, StoreError> {
+        let record = self.job(earlier)?;
+        self.queue_job(&record.spec, self.classes()?.names(), Some(earlier))
     }
 
     /// Every job, the first one first.
@@ -254,9 +281,21 @@ impl Store {
     /// # Errors
     /// When the database refuses.
     pub fn student(&self, device: &DeviceId) -> Result<Option<StudentRecord>, StoreError> {
-        let sql = "SELECT job, round, architecture, site, state FROM round WHERE device = ?1
+        self.student_within(None, device)
+    }
+
+    /// The latest epoch of a device's student in a job.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn student_of(&self, job: JobId, device: &DeviceId) -> Result<Option<StudentRecord>, StoreError> {
+        self.student_within(Some(job), device)
+    }
+
+    fn student_within(&self, job: Option<JobId>, device: &DeviceId) -> Result<Option<StudentRecord>, StoreError> {
+        let sql = "SELECT job, round, architecture, site, state FROM round WHERE device = ?1 AND job = ifnull(?2, job)
                    ORDER BY job DESC, round DESC LIMIT 1";
-        let row = self.records.query_row(sql, [device.as_str()], |row| {
+        let row = self.records.query_row(sql, params![device.as_str(), job.map(|job| job.0)], |row| {
             Ok(StudentRecord {
                 job: JobId(row.get(0)?),
                 round: row.get(1)?,
@@ -285,7 +324,7 @@ impl Store {
     }
 
     fn job_record(&self, fields: Fields) -> Result<JobRecord, StoreError> {
-        let (id, spec, started, state, outcome, progress, objective) = fields;
+        let (id, spec, started, state, outcome, progress, objective, classes, parent) = fields;
         let job = JobId(id);
         let state = state.parse().map_err(|UnknownState| self.damaged(format!("the state {state:?} of job {job}")))?;
         let progress = match progress {
@@ -293,14 +332,19 @@ impl Store {
             Some(text) => serde_json::from_str(&text)
                 .map_err(|error| self.damaged(format!("the progress of job {job} ({error})")))?,
         };
-        Ok(JobRecord { job, spec, started, state, outcome, progress, objective })
+        let classes = serde_json::from_str(&classes)
+            .map_err(|error| self.damaged(format!("the classes of job {job} ({error})")))?;
+        let parent = parent.map(JobId);
+        Ok(JobRecord { job, spec, started, classes, parent, state, outcome, progress, objective })
     }
 }
 
-type Fields = (u32, String, i64, String, Option<String>, Option<String>, Option<f64>);
+type Fields = (u32, String, i64, String, Option<String>, Option<String>, Option<f64>, String, Option<u32>);
 
 fn fields(row: &Row<'_>) -> rusqlite::Result<Fields> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
+    let job = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?);
+    let (id, spec, started, state, outcome, progress) = job;
+    Ok((id, spec, started, state, outcome, progress, row.get(6)?, row.get(7)?, row.get(8)?))
 }
 
 fn json<T: serde::Serialize>(value: &T) -> String {

@@ -8,8 +8,12 @@
 //!
 //! A record is committed with `synchronous = FULL` before anything that depends on it is acknowledged.
 
+mod backup;
+mod classes;
 mod jobs;
 mod logs;
+mod models;
+mod purge;
 mod samples;
 mod schema;
 mod traffic;
@@ -21,11 +25,14 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, params};
 use twin_core::twin::{DatasetCounts, Twin, TwinDataset};
 use twin_data::blobs::{BlobError, Blobs};
+use twin_data::classes::ClassError;
 use twin_shared::id::{BlobHash, DatasetVersion, DeviceId, JobId};
 use twin_shared::wire::seal::DeviceKey;
 
+pub use backup::{BackupError, restore};
 pub(crate) use jobs::Advance;
 pub use jobs::{JobRecord, JobState, StudentRecord};
+pub use models::ModelRecord;
 
 /// The host's memory.
 #[derive(Debug)]
@@ -69,6 +76,22 @@ pub enum StoreError {
     /// No such job.
     #[error("no job {0}; twin-host job list shows them")]
     UnknownJob(JobId),
+    /// A device has no model yet.
+    #[error("{0} has no model yet: one is made of its student when a job is finished")]
+    NoModel(DeviceId),
+    /// A device has no such model.
+    #[error("{device} has no model {version}, or several that begin so; it has: {known}")]
+    UnknownModel {
+        /// Whose.
+        device: DeviceId,
+        /// What was asked for.
+        version: String,
+        /// What there is.
+        known: String,
+    },
+    /// A class that cannot be.
+    #[error(transparent)]
+    Class(#[from] ClassError),
     /// No such device.
     #[error("no device {0} is enrolled; enrolled: {1}")]
     UnknownDevice(DeviceId, String),
@@ -269,6 +292,27 @@ impl Store {
         fs::rename(written, &place).map_err(files)?;
         fs::File::open(self.job_directory(job)).and_then(|directory| directory.sync_all()).map_err(files)?;
         Ok(BlobHash(*hasher.finalize().as_bytes()))
+    }
+
+    /// Removes what a job needs only while it is not over: its teacher's checkpoint, and its students' momentum.
+    ///
+    /// # Errors
+    /// When the database or the disk refuses.
+    pub(crate) fn clear_job(&self, job: JobId) -> Result<(), StoreError> {
+        let mut directories = vec![self.job_directory(job)];
+        directories.extend(self.devices()?.iter().map(|record| self.twin_directory(&record.device)));
+        for directory in directories.into_iter().filter(|directory| directory.is_dir()) {
+            let files = |error| StoreError::Files { path: directory.clone(), error };
+            for entry in fs::read_dir(&directory).map_err(files)? {
+                let path = entry.map_err(files)?.path();
+                let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                let momentum = name.starts_with(&format!("job{job}.")) && name.ends_with(".momentum");
+                if momentum || name.ends_with(".checkpoint") {
+                    fs::remove_file(&path).map_err(files)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// An empty directory for what the trainers of this life of the host write; those of earlier lives go.

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub(super) const VERSION: i64 = STEPS.len() as i64;
 
 /// Each step brings a database of the version before to the next. A released step is never changed.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     "
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     CREATE TABLE device (
@@ -117,6 +117,11 @@ const STEPS: [&str; 4] = [
         down INTEGER NOT NULL,
         PRIMARY KEY (device, day, use)
     ) STRICT;
+",
+    // The names of a job's classes, and the job whose teacher its own goes on from.
+    "
+    ALTER TABLE job ADD COLUMN classes TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE job ADD COLUMN parent INTEGER REFERENCES job (id);
 ",
 ];
 

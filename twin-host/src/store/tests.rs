@@ -40,7 +40,7 @@ fn a_restart_finds_devices_twins_and_counts() {
         store.enroll(&device("board1"), &DeviceKey::new([3; 32])).unwrap();
         store.hold_dataset(&device("board1"), version, blob).unwrap();
         store.count_dataset(&device("board1"), &counts).unwrap();
-        let job = store.queue_job("").unwrap();
+        let job = store.queue_job("", &[], None).unwrap();
         let member =
             Coordinator::new(spec(job), BTreeMap::from([(device("board1"), Twin::new(None, 0))]), Duration::ZERO);
         let progress = member.members()[&device("board1")].progress();
@@ -97,7 +97,7 @@ fn others_cannot_look_into_the_data_directory() {
 fn jobs_take_turns_and_the_one_that_ran_goes_first() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = Store::open(directory.path()).unwrap();
-    let (first, second) = (store.queue_job("a").unwrap(), store.queue_job("b").unwrap());
+    let (first, second) = (store.queue_job("a", &[], None).unwrap(), store.queue_job("b", &[], None).unwrap());
     assert_eq!(store.next_job().unwrap().map(|job| job.job), Some(first));
     store.set_job_state(second, JobState::Running, None).unwrap();
     let teaching = JobProgress::Teaching(vec![(device("board1"), BlobHash([1; 32]))]);
@@ -142,4 +142,120 @@ fn a_thousand_lines_of_a_board_are_kept() {
     let lines = store.log(&device("board1"), 2000).unwrap();
     assert_eq!((lines.len(), lines[0].text.as_str(), lines[999].text.as_str()), (1000, "3", "1002"));
     assert_eq!(store.log(&device("board2"), 10).unwrap(), []);
+}
+
+fn names(of: &[&str]) -> Vec<String> {
+    of.iter().map(|&name| name.to_owned()).collect()
+}
+
+#[test]
+fn classes_keep_their_index_and_a_longer_list_widens_the_latest_job() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(directory.path()).unwrap();
+    assert_eq!((store.classes().unwrap().version(), store.classes().unwrap().count()), (0, 0));
+    store.add_classes(names(&["cat", "dog"])).unwrap();
+    assert!(matches!(store.add_classes(names(&["bird", "Dog"])), Err(StoreError::Class(_))));
+    let list = store.add_classes(names(&["bird"])).unwrap();
+    assert_eq!((list.version(), list.names()), (2, names(&["cat", "dog", "bird"]).as_slice()));
+    assert_eq!(store.classes().unwrap(), list);
+
+    let counted = store.queue_job("a", &names(&["0", "1"]), None).unwrap();
+    store.set_job_state(counted, JobState::Finished, None).unwrap();
+    assert_eq!(store.widened(&list).unwrap(), None);
+    let listed = store.queue_job("b", &names(&["cat", "dog"]), None).unwrap();
+    assert_eq!(store.widened(&list).unwrap(), None, "it is not finished");
+    store.set_job_state(listed, JobState::Finished, None).unwrap();
+    assert_eq!(store.widened(&list).unwrap(), Some(listed));
+    let wider = store.job(store.widen_job(listed).unwrap()).unwrap();
+    assert_eq!((wider.parent, wider.spec.as_str(), wider.classes.len()), (Some(listed), "b", 3));
+}
+
+fn model(version: u8, correct: u32) -> ModelRecord {
+    ModelRecord {
+        version: twin_shared::id::ModelVersion([version; 32]),
+        job: JobId(version.into()),
+        epochs: 2,
+        architecture: "vgg8".into(),
+        state: BlobHash([version; 32]),
+        bundle: BlobHash([version; 32]),
+        held_out: twin_shared::pipe::Score { correct, total: 10 },
+        made: 0,
+    }
+}
+
+#[test]
+fn models_are_promoted_and_gone_back_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let name = device("board1");
+    store.enroll(&name, &DeviceKey::new([3; 32])).unwrap();
+    let none = store.model(&name, None).unwrap_err().to_string();
+    assert!(none.starts_with("board1 has no model yet"), "{none}");
+    for version in [1, 2, 3] {
+        store.add_model(&name, &model(version, 5)).unwrap();
+        store.add_model(&name, &model(version, 9)).unwrap();
+    }
+    assert_eq!(store.models(&name).unwrap().len(), 3);
+    assert_eq!(store.model(&name, None).unwrap().version, model(3, 5).version);
+    assert_eq!(store.model(&name, Some("0202")).unwrap().held_out.correct, 5, "the first one stays");
+    for wrong in ["", "0", "ff"] {
+        assert!(matches!(store.model(&name, Some(wrong)), Err(StoreError::UnknownModel { .. })), "{wrong}");
+    }
+    assert_eq!(store.promoted(&name).unwrap(), None);
+    for version in [1, 3, 3] {
+        store.promote(&name, model(version, 0).version).unwrap();
+    }
+    let present = store.promoted(&name).unwrap().unwrap().version;
+    assert_eq!(present, model(3, 0).version);
+    assert_eq!(store.promoted_before(&name, present).unwrap().map(|m| m.version), Some(model(1, 0).version));
+}
+
+#[test]
+fn a_copy_is_put_back_and_a_damaged_one_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, copy, again) =
+        (directory.path().join("data"), directory.path().join("copy"), directory.path().join("again"));
+    let store = Store::open(&data).unwrap();
+    store.enroll(&device("board1"), &DeviceKey::new([3; 32])).unwrap();
+    let blob = store.blobs(&device("board1")).unwrap().put(b"a dataset").unwrap();
+    let job = store.queue_job("spec", &[], None).unwrap();
+    fs::write(store.teacher(job), b"weights").unwrap();
+    store.begin_work(1).unwrap();
+    store.back_up(&copy).unwrap();
+    assert!(matches!(store.back_up(&copy), Err(BackupError::Exists(_))));
+    assert!(!copy.join("work").exists());
+    restore(&copy, &again).unwrap();
+    let restored = Store::open(&again).unwrap();
+    assert_eq!(restored.job(job).unwrap().spec, "spec");
+    assert_eq!(fs::read(restored.teacher(job)).unwrap(), b"weights");
+    assert!(restored.blobs(&device("board1")).unwrap().contains(&blob));
+    assert!(matches!(restore(&copy, &again), Err(BackupError::Exists(_))));
+    fs::write(copy.join("twins/board1/blobs").join(blob.to_string()), b"another").unwrap();
+    let other = directory.path().join("other");
+    assert!(matches!(restore(&copy, &other), Err(BackupError::Blob(_))));
+    assert!(!other.exists() && fs::read_dir(directory.path()).unwrap().count() == 3, "nothing half done");
+    assert!(matches!(restore(directory.path(), &other), Err(BackupError::NoBackup(_))));
+}
+
+#[test]
+fn a_purged_device_leaves_nothing_but_the_teachers_that_learned_from_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::open(directory.path()).unwrap();
+    let (gone, stays) = (device("gone"), device("stays"));
+    for (name, byte) in [(&gone, 1), (&stays, 2)] {
+        store.enroll(name, &DeviceKey::new([byte; 32])).unwrap();
+        store.hold_dataset(name, DatasetVersion([byte; 32]), BlobHash([byte; 32])).unwrap();
+        store.blobs(name).unwrap().put(&[byte]).unwrap();
+        store.add_model(name, &model(byte, 1)).unwrap();
+    }
+    let job = store.queue_job("", &[], None).unwrap();
+    let twins = vec![(gone.clone(), BlobHash([1; 32]))];
+    store.advance_job(job, &Advance { job: Some(&JobProgress::Teaching(twins)), ..Advance::default() }).unwrap();
+    assert_eq!((store.teachers_of(&gone).unwrap(), store.teachers_of(&stays).unwrap()), (vec![job], vec![]));
+    store.purge(&gone).unwrap();
+    assert!(matches!(store.purge(&gone), Err(StoreError::UnknownDevice(..))));
+    assert!(!store.twin_directory(&gone).exists() && store.twin_directory(&stays).exists());
+    assert!(store.twin(&gone).unwrap().dataset().is_none() && store.twin(&stays).unwrap().dataset().is_some());
+    assert_eq!((store.models(&gone).unwrap().len(), store.models(&stays).unwrap().len()), (0, 1));
+    assert_eq!(store.teachers_of(&gone).unwrap(), [job]);
 }

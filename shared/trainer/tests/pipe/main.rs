@@ -22,6 +22,7 @@ fn teacher(boards: &Boards, out: &str, epochs: u32) -> TeacherJob {
         batch: TeacherBatch::PerTwin(16),
         augmentation: plan(0).augmentation,
         seed: 5,
+        warm_start: None,
         checkpoint: None,
         out: boards.text(out),
     }

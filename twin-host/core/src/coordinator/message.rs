@@ -27,6 +27,8 @@ pub enum Input {
     Join(DeviceId, Box<Twin>),
     /// A device is taken out.
     Leave(DeviceId),
+    /// A device has a new card, which counts its births anew.
+    Replaced(DeviceId),
     /// Time has passed.
     Tick,
 }

@@ -61,7 +61,7 @@ pub(crate) async fn run(request: &Request) -> anyhow::Result<String> {
     };
     let scenario = Scenario::parse(&read("boards.toml")?).context("boards.toml")?;
     let job_text = read("job.toml")?;
-    let job = Job::parse(&job_text).context("job.toml")?;
+    let job = Job::parse(&job_text, 0).context("job.toml")?;
     let mut config = Config::parse(&read("host.toml")?).context("host.toml")?;
     let layout = Layout { out: empty(&request.out)? };
     config.data_dir = layout.host();

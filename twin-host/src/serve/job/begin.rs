@@ -33,7 +33,7 @@ impl Host {
         stop: watch::Receiver<bool>,
     ) -> Result<JobReport, JobFailure> {
         self.require_known(job)?;
-        let id = self.store.queue_job(text)?;
+        let id = self.queue(job, text)?;
         let record = self.store.job(id)?;
         match self.run_record(&record, job, note, stop).await? {
             (Ending::Finished, report) => Ok(report),
@@ -66,9 +66,12 @@ impl Host {
         let work = self.work.join(self.runs.to_string());
         std::fs::create_dir_all(&work).map_err(|error| StoreError::Files { path: work.clone(), error })?;
         let (decided, decisions) = mpsc::channel(2);
+        let warm_start = record.parent.map(|parent| self.store.teacher(parent));
         let mut run = JobRun {
             host: self,
             job,
+            classes: record.classes.clone(),
+            warm_start,
             id: record.job,
             coordinator,
             kept: (Some(progress), kept),
@@ -84,28 +87,27 @@ impl Host {
             objective: record.objective,
             decided,
         };
-        let voices = Voices { teacher: teacher.told, students: students.told, decisions, earlier };
-        let ending = run.run(voices, first, note, &mut stop).await?;
+        let mut voices = Voices { teacher: teacher.told, students: students.told, decisions, earlier };
+        let ending = run.run(&mut voices, first, note, &mut stop).await?;
+        if ending == Ending::Finished {
+            run.make_models(&mut voices).await?;
+        }
         Ok((ending, run.report()?))
     }
 
     /// How far a job is, as far as its files bear it out: a teacher that a power cut took is trained on from its
     /// checkpoint.
     fn trusted(&self, record: &JobRecord) -> JobProgress {
-        let lost = match &record.progress {
-            JobProgress::Distilling { teacher, .. } => {
-                let file = self.store.teacher(record.job);
-                !std::fs::File::open(file).is_ok_and(|mut file| {
-                    let mut hasher = blake3::Hasher::new();
-                    std::io::copy(&mut file, &mut hasher).is_ok() && hasher.finalize().as_bytes() == &teacher.0
-                })
+        if let JobProgress::Distilling { teacher, twins } = &record.progress {
+            let there = std::fs::File::open(self.store.teacher(record.job)).is_ok_and(|mut file| {
+                let mut hasher = blake3::Hasher::new();
+                std::io::copy(&mut file, &mut hasher).is_ok() && hasher.finalize().as_bytes() == &teacher.0
+            });
+            if !there {
+                return JobProgress::Teaching(twins.clone());
             }
-            JobProgress::Gathering | JobProgress::Teaching(_) => false,
-        };
-        match &record.progress {
-            JobProgress::Distilling { twins, .. } if lost => JobProgress::Teaching(twins.clone()),
-            progress => progress.clone(),
         }
+        record.progress.clone()
     }
 
     /// Waits for something that takes its time, while boards are heard. `None` when the host is to stop.

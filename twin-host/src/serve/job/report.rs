@@ -12,6 +12,7 @@ use twin_shared::wire::telemetry::Telemetry;
 
 use crate::calibration::{Calibration, CalibrationError};
 use crate::decide::DecideError;
+use crate::export::ExportError;
 use crate::store::StoreError;
 use crate::train::TrainError;
 
@@ -73,6 +74,12 @@ pub enum JobFailure {
     /// The job names a device that is not enrolled.
     #[error("{0} is not enrolled; run twin-host enroll {0} --out DIR first")]
     Unknown(DeviceId),
+    /// A finished student could not be scored.
+    #[error("scoring the student of {0}: {1}")]
+    Scoring(DeviceId, String),
+    /// A finished student makes no model.
+    #[error("making a model: {0}")]
+    Export(#[from] ExportError),
     /// It was asked to stop.
     #[error("stopped")]
     Stopped,

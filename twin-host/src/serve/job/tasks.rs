@@ -19,9 +19,11 @@ use crate::train::{Ask, Told};
 
 /// Work for a trainer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Work {
+pub(in crate::serve) enum Work {
     Task(Task),
     Probe(Probe),
+    /// The score of a device's finished student.
+    Model(DeviceId),
 }
 
 impl From<Probe> for Work {
@@ -105,6 +107,7 @@ impl JobRun<'_> {
                     batch: job.teacher.batch,
                     augmentation: job.augmentation,
                     seed: job.seed,
+                    warm_start: self.warm_start.as_deref().map(text),
                     checkpoint: Some(text(&self.checkpoint()?)),
                     out: text(&self.work("teacher")),
                 })
@@ -199,7 +202,7 @@ impl JobRun<'_> {
         Ok(())
     }
 
-    fn dataset_of(&self, device: &DeviceId) -> Result<String, JobFailure> {
+    pub(in crate::serve) fn dataset_of(&self, device: &DeviceId) -> Result<String, JobFailure> {
         let member = self.coordinator.members().get(device);
         let dataset =
             member.and_then(|member| member.twin.dataset()).ok_or_else(|| JobFailure::Unknown(device.clone()));

@@ -30,6 +30,7 @@ pub(super) async fn teach(scene: &Scene<'_>, work: &mut Work, step: &mut dyn FnM
             batch,
             augmentation: scene.augmentation(),
             seed: plan.seed,
+            warm_start: None,
             checkpoint: Some(text(&work.path("teacher.checkpoint"))),
             out: text(&scene.teacher),
         };
