@@ -137,6 +137,7 @@ async fn teach(
             batch: TeacherBatch::PerTwin(plan.batch),
             augmentation: AUGMENTATION,
             seed: 1,
+            warm_start: None,
             checkpoint: Some(text(&work.path("teacher.checkpoint"))),
             out: text(&out),
         };
