@@ -7,7 +7,6 @@ use crate::plan::{Augmentation, Compression, EpochPlan, LabelKind, LabelPrecisio
 
 /// What a trainer can be asked to do. Paths are absolute or relative to the trainer's working directory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "a request carries its job in a box")]
 pub enum Job {
     /// Train a teacher by FedSGD over twins with synchronised batch norm. A step is one optimiser step over all twins.
     Teacher(TeacherJob),

@@ -361,7 +361,7 @@ mod tests {
     fn what_is_spared_is_read() {
         let read = |sync: &str| {
             let text = LEAST.replace("epochs = 3", &format!("epochs = 3\ncompression = \"int4\"\nsync_every = {sync}"));
-            Job::parse(&text).map(|job| (job.student.compression, job.student.sync_every))
+            Job::parse(&text, 0).map(|job| (job.student.compression, job.student.sync_every))
         };
         let five = SyncEvery::Epochs(5.try_into().expect("not 0"));
         assert_eq!(read("5").expect("valid"), (Compression::Int4, five));
