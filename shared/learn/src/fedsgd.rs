@@ -105,7 +105,7 @@ impl TeacherRun {
         let mut model = Model::initial(job.architecture, head, NormKind::Batch, job.seed, place)?;
         model.normalisation = common_normalisation(&twins);
         if let Some(path) = &job.warm_start {
-            model.take_over(&Model::load_as(job.architecture, Path::new(path), device)?)?;
+            model.take_over(&Model::load_as(job.architecture, Path::new(path), place.device)?)?;
         }
         let mut optimiser = Sgd::new(&model, job.recipe.momentum, job.recipe.weight_decay)?;
         let fingerprint = checkpoint::fingerprint(&TeacherJob { checkpoint: None, out: String::new(), ..job.clone() });
