@@ -54,6 +54,9 @@ const SUBSCRIBED_WITHIN: Duration = Duration::from_secs(45);
 /// Saving an epoch waits for the step in progress. The service manager gives the agent 90 s to end.
 const SAVED_WITHIN: Duration = Duration::from_secs(60);
 
+/// Meanwhile the service manager hears that the agent is alive.
+const SIGN_WHILE_SAVING: Duration = Duration::from_secs(5);
+
 /// A goodbye that does not get through is as good as a last will.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -381,16 +384,19 @@ impl Agent {
 
     /// Has the trainer write down how far the epoch in progress is, as long as the service manager has patience.
     async fn save_epoch(&mut self) {
-        let until = tokio::time::Instant::now() + SAVED_WITHIN;
+        let until = Instant::now() + SAVED_WITHIN;
         self.tell(Input::Ending).await;
         while self.session.is_saving()
             && let Some(trainer) = &mut self.trainer
         {
-            let Ok(news) = tokio::time::timeout_at(until, trainer.next()).await else {
-                tracing::warn!("the trainer's step takes too long: this epoch begins anew");
-                return;
-            };
-            self.on_trainer(news).await;
+            match tokio::time::timeout(SIGN_WHILE_SAVING, trainer.next()).await {
+                Ok(news) => self.on_trainer(news).await,
+                Err(_) if Instant::now() < until => self.service.alive(),
+                Err(_) => {
+                    tracing::warn!("the trainer's step takes too long: this epoch begins anew");
+                    return;
+                }
+            }
         }
     }
 

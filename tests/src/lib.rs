@@ -77,6 +77,12 @@ impl Running {
         Some(f64::from(ticks) / 100.0)
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Kills it without a word, as a power cut would.
     pub fn kill(&mut self) {
         let _ = self.0.kill();

@@ -134,6 +134,52 @@ fn sigterm_saves_the_epoch_and_the_next_life_goes_on_without_a_host() {
     assert!(!says(&log, "connected to the broker"));
 }
 
+/// Bytes that a process has written to files, pipes and sockets.
+fn written(process: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{process}/io")).expect("the kernel counts");
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar: ")).expect("it counts this");
+    line.parse().expect("a number")
+}
+
+/// The processes that a process has started.
+fn children(process: u32) -> Vec<u32> {
+    let all = fs::read_dir("/proc").expect("Linux").flatten();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_child = |child: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
+        parent == Some(process)
+    };
+    numbers.filter(is_child).collect()
+}
+
+#[test]
+fn another_program_holds_training_and_an_epoch_writes_little() {
+    let fleet = Fleet::new(programs_or_skip!(), &["left"], "all-local");
+    let inhibit = fleet.path("inhibit");
+    change(&fleet, "left", "[trainer]\n", &format!("[guard]\ninhibit_file = {inhibit:?}\n[trainer]\n"));
+    fs::write(&inhibit, "").expect("written");
+    let _host = fleet.serve(&["left"], 1);
+    let agent = fleet.agent("left");
+    let log = format!("{}/agent.log", fleet.path("left"));
+    wait("the epoch", 240, || says(&log, "an epoch is trained here"));
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(says(&log, "the inhibit file is there"));
+    assert_eq!(fleet.show("left")["student"], Value::Null, "no step was made");
+    fs::remove_file(&inhibit).expect("removed");
+    fleet.wait_for("left", 1);
+
+    let trainer = children(agent.id());
+    assert_eq!(trainer.len(), 1, "it waits for the next epoch");
+    let total = written(agent.id()) + written(trainer[0]);
+    let blobs = files(&PathBuf::from(fleet.path("left")).join("data/blobs"));
+    let state = blobs.iter().map(|(_, bytes, _)| *bytes).max().expect("a state");
+    println!("an epoch: {total} bytes written, the network included, for a student state of {state}");
+    // In: the base. Out to the disk: state and momentum; to the host: the state again. Beside that the dataset, once,
+    // labels and words.
+    assert!(total <= 4 * state + (2 << 20), "{total} for a state of {state}");
+}
+
 #[test]
 fn what_was_measured_without_the_host_reaches_it_later() {
     let fleet = Fleet::new(programs_or_skip!(), &["left"], "all-host");

@@ -11,6 +11,9 @@ use twin_shared::id::BlobHash;
 use twin_shared::transfer::OnDisk;
 use twin_shared::wire::Manifest;
 
+/// A clock before 2025 was never set: many boards wake up in 1970.
+const CLOCK_IS_SET: Duration = Duration::from_secs(1_735_689_600);
+
 /// A directory of blobs.
 #[derive(Debug, Clone)]
 pub struct Blobs {
@@ -174,7 +177,8 @@ impl Blobs {
         }
     }
 
-    /// Removes every blob but these, and partial files not written to for `patience`. Returns how many went.
+    /// Removes every blob but these, and partial files not written to for `patience`. Returns how many went. A file
+    /// that was written before the clock was set is of unknown age, and ages from now on.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -187,8 +191,14 @@ impl Blobs {
             let unwanted = match BlobHash::from_hex(name) {
                 Some(blob) => !keep(&blob),
                 None => {
-                    let age = fs::metadata(&path).and_then(|data| data.modified()).map(|at| now.duration_since(at));
-                    matches!(age, Ok(Ok(age)) if age > patience)
+                    let written = fs::metadata(&path).and_then(|data| data.modified()).map_err(at(&path))?;
+                    if written < SystemTime::UNIX_EPOCH + CLOCK_IS_SET && now >= SystemTime::UNIX_EPOCH + CLOCK_IS_SET {
+                        let file = OpenOptions::new().write(true).open(&path).map_err(at(&path))?;
+                        file.set_modified(now).map_err(at(&path))?;
+                        false
+                    } else {
+                        now.duration_since(written).is_ok_and(|age| age > patience)
+                    }
                 }
             };
             if unwanted {
@@ -268,6 +278,22 @@ mod tests {
         let (first, second) = (blobs.put(b"first").expect("put"), blobs.put(b"second").expect("put"));
         assert_eq!(blobs.retain(|blob| *blob == first, Duration::MAX).expect("retained"), 1);
         assert!(blobs.contains(&first) && !blobs.contains(&second));
+    }
+
+    #[test]
+    fn a_part_that_came_before_the_clock_was_set_is_not_taken_for_old() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let blobs = Blobs::open(directory.path()).expect("made");
+        let offer = manifest(b"0123456789");
+        blobs.write_chunk(&offer, 0, b"0123").expect("written");
+        let part = blobs.partial(&offer);
+        let set = |at: SystemTime| File::options().write(true).open(&part).and_then(|file| file.set_modified(at));
+        set(SystemTime::UNIX_EPOCH + Duration::from_secs(600)).expect("set");
+        let day = Duration::from_secs(24 * 3600);
+        assert_eq!(blobs.retain(|_| true, day).expect("retained"), 0);
+        assert_eq!(blobs.retain(|_| true, day).expect("retained"), 0, "it ages from the first look on");
+        set(SystemTime::now() - 2 * day).expect("set");
+        assert_eq!(blobs.retain(|_| true, day).expect("retained"), 1);
     }
 
     #[test]
