@@ -55,8 +55,8 @@ pub enum CalibrateError {
 /// Measures every student of which `kept` says nothing; all of them if LibTorch is another than it was. `told` hears
 /// what is known after every student, so that it can be kept. Dropping the future ends the trainer.
 ///
-/// Once memory did not suffice for a student, those that need more are not tried: each attempt endangers what else
-/// runs on the board.
+/// Once a residual network did not fit, the deeper ones are not tried: each attempt endangers what else runs on the
+/// board. VGG-8 says nothing of them: its parameters take more, its activations less.
 ///
 /// # Errors
 /// When the trainer does not start or does not know the job.
@@ -74,26 +74,27 @@ pub async fn calibrate(
         Some(_) | None => Calibration::new(libtorch, conditions),
     };
     let mut students = calibration.missing().collect::<Vec<_>>().into_iter().peekable();
-    let mut too_much: Option<Architecture> = None;
     while let Some(student) = students.next() {
-        let verdict = match too_much {
-            Some(smaller) => {
-                Verdict::DoesNotFit { why: format!("not tried: there is not memory enough for {smaller}") }
-            }
+        let verdict = match shallower_that_does_not_fit(&calibration, student) {
+            Some(shallower) => Verdict::DoesNotFit { why: format!("not tried: {shallower} does not fit already") },
             None => measure(&mut process, student, batch, trainer.memory_limit).await?,
         };
-        if let (Verdict::DoesNotFit { .. }, None) = (&verdict, too_much) {
-            too_much = Some(student);
-        }
         calibration.judge(student, verdict);
         told(&calibration);
-        if too_much.is_none() && students.peek().is_some() {
+        if students.peek().is_some_and(|next| shallower_that_does_not_fit(&calibration, *next).is_none()) {
             process.retire().await;
             (process, _) = start(trainer).await?;
         }
     }
     process.retire().await;
     Ok(calibration)
+}
+
+/// A residual network of fewer layers than this one that did not fit.
+fn shallower_that_does_not_fit(calibration: &Calibration, student: Architecture) -> Option<Architecture> {
+    let unfit = |known: &Architecture| matches!(calibration.verdict(*known), Some(Verdict::DoesNotFit { .. }));
+    // The students are in the order of their depth.
+    Architecture::STUDENTS.into_iter().filter(|known| *known != Architecture::Vgg8 && *known < student).find(unfit)
 }
 
 /// A trainer that is ready, and its LibTorch's version.
