@@ -35,9 +35,9 @@ impl Pace {
         match (rate, &mut self.bucket) {
             (Some(rate), Some((known, bucket))) => {
                 *known = rate;
-                bucket.set_rate(rate, now);
+                bucket.set_link(rate, now);
             }
-            (Some(rate), None) => self.bucket = Some((rate, TokenBucket::new(rate, burst(rate), now))),
+            (Some(rate), None) => self.bucket = Some((rate, TokenBucket::of_link(rate, now))),
             (None, _) => self.bucket = None,
         }
     }
@@ -66,12 +66,6 @@ impl Pace {
     }
 }
 
-/// A tenth of a second of the rate, bytes.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
-fn burst(rate: BitsPerSecond) -> u32 {
-    (rate.0 / 80.0) as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,7 +78,8 @@ mod tests {
         assert_eq!(pace.chunk_rate(None), 250_000);
         pace.allot(4_000_000, Duration::ZERO);
         assert_eq!(pace.chunk_rate(None), 1_000_000);
-        pace.charge(125_000 + 12_500);
+        // All that may be saved up, and a second's worth: a piece can go once that second is over.
+        pace.charge((32 << 10) + 512 + 12_500 + 125_000 - 33_280);
         assert!(pace.ready(Duration::from_millis(900)).is_err());
         assert_eq!(pace.ready(Duration::from_millis(1100)), Ok(()));
     }

@@ -76,7 +76,9 @@ impl ConfigError {
     }
 }
 
-struct Suggestion<'a>(&'a Option<String>);
+/// The end of a sentence on an unknown word: the known one that was perhaps meant, or nothing.
+#[derive(Debug)]
+pub struct Suggestion<'a>(pub &'a Option<String>);
 
 impl fmt::Display for Suggestion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,7 +120,8 @@ pub fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
 }
 
 /// The candidate with the fewest edits from `word`, if that is at most a third of its length and one more.
-fn nearest(word: &str, known: &[&str]) -> Option<String> {
+#[must_use]
+pub fn nearest(word: &str, known: &[&str]) -> Option<String> {
     known
         .iter()
         .map(|candidate| (edits(word, candidate), candidate))

@@ -5,6 +5,13 @@
 use core::fmt;
 use serde::{Deserialize, Serialize};
 
+use crate::units::GhzSeconds;
+
+/// Floating-point operations that a core of a board is taken to do at every tick of its clock, where nothing was
+/// measured: what a Cortex-A of the last ten years reaches in convolutions. It makes the gigahertz that boards report
+/// and the work of networks one measure.
+pub const FLOPS_PER_HERTZ: f64 = 2.0;
+
 /// An architecture of the zoo, with the widths and depths of the public RepDistiller and SimKD code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -93,6 +100,35 @@ impl Architecture {
         s * half + half * half * 9 + half * t + 2 * half + 2 * half + 2 * t
     }
 
+    /// Multiplications of one sample's forward pass, `[3, 32, 32]` in: its convolutions, for the rest is next to
+    /// nothing.
+    #[must_use]
+    pub const fn multiplications(self) -> u64 {
+        /// A residual network of three stages (`blocks` each, 64, 128 and 256 channels, the side halved from stage to
+        /// stage) after a convolution to 32 channels. Each stage costs the same: half the side, twice the channels.
+        const fn resnet(blocks: u64) -> u64 {
+            let first = 32 * 32 * 9 * 3 * 32;
+            let entry = 32 * 32 * (9 * (32 * 64 + 64 * 64) + 32 * 64);
+            let block = 32 * 32 * 9 * 2 * 64 * 64;
+            first + 3 * (entry + (blocks - 1) * block)
+        }
+        match self {
+            Self::Vgg8 => {
+                9 * (32 * 32 * 3 * 64 + 16 * 16 * 64 * 128 + 8 * 8 * 128 * 256 + 4 * 4 * (256 * 512 + 512 * 512))
+            }
+            Self::Resnet8x4 => resnet(1),
+            Self::Resnet14x4 => resnet(2),
+            Self::Resnet26x4 => resnet(4),
+            Self::Resnet32x4 => resnet(5),
+        }
+    }
+
+    /// Work of training on one sample: a forward pass and two backward, in GHz·s as [`FLOPS_PER_HERTZ`] has it.
+    #[must_use]
+    pub const fn training_work(self) -> GhzSeconds {
+        GhzSeconds(3.0 * 2.0 * self.multiplications() as f64 / (FLOPS_PER_HERTZ * 1e9))
+    }
+
     /// Work of a training epoch relative to VGG-8's, in the paper's measure (its μ over VGG-8's μ; the teacher's
     /// extended by its depth).
     #[must_use]
@@ -148,6 +184,12 @@ mod tests {
     fn projectors_have_the_published_sizes() {
         assert_eq!(Architecture::Resnet8x4.projector_parameters(256), 214_016);
         assert_eq!(Architecture::Vgg8.projector_parameters(256), 246_784);
+    }
+
+    #[test]
+    fn multiplications_are_those_of_the_layers() {
+        let millions = Architecture::ALL.map(|network| network.multiplications() / 1_000_000);
+        assert_eq!(millions, [96, 176, 403, 856, 1_082]);
     }
 
     #[test]

@@ -2,13 +2,19 @@
 
 use core::time::Duration;
 
+use crate::transfer::chunk_for;
 use crate::units::BitsPerSecond;
+
+/// Bytes that envelope, seal and header add to a chunk at most.
+const ENVELOPE: u32 = 512;
 
 /// A token bucket. The clock is the caller's.
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
     bytes_per_second: f64,
     burst: f64,
+    /// What must be there before a piece of unknown length may pass.
+    piece: f64,
     tokens: f64,
     at: Duration,
 }
@@ -19,13 +25,27 @@ impl TokenBucket {
     #[must_use]
     pub fn new(rate: BitsPerSecond, burst_bytes: u32, now: Duration) -> Self {
         let burst = f64::from(burst_bytes.max(1));
-        Self { bytes_per_second: per_second(rate), burst, tokens: burst, at: now }
+        Self { bytes_per_second: per_second(rate), burst, piece: 0.0, tokens: burst, at: now }
     }
 
-    /// Changes the rate from now on; what has been saved up stays.
-    pub fn set_rate(&mut self, rate: BitsPerSecond, now: Duration) {
+    /// The bucket of a link that carries blobs at this rate: a piece is a chunk as [`chunk_for`] cuts it, and the
+    /// burst one piece and a tenth of a second of the rate, so that a sender who wakes late loses nothing.
+    #[must_use]
+    pub fn of_link(rate: BitsPerSecond, now: Duration) -> Self {
+        let mut bucket = Self::new(rate, 1, now);
+        bucket.set_link(rate, now);
+        bucket.tokens = bucket.burst;
+        bucket
+    }
+
+    /// The link has this rate from now on. What was saved up at the old rate stays, as far as the new burst holds it;
+    /// a debt stays too: changing the rate gives nothing away.
+    pub fn set_link(&mut self, rate: BitsPerSecond, now: Duration) {
         self.fill(now);
         self.bytes_per_second = per_second(rate);
+        self.piece = f64::from(chunk_for(whole(rate.0)) + ENVELOPE);
+        self.burst = self.piece + self.bytes_per_second / 10.0;
+        self.tokens = self.tokens.min(self.burst);
     }
 
     /// Lets a piece pass, or says how long to wait for it. A piece larger than the burst passes when the bucket is
@@ -36,9 +56,13 @@ impl TokenBucket {
     pub fn take(&mut self, bytes: u32, now: Duration) -> Result<(), Duration> {
         self.fill(now);
         let bytes = f64::from(bytes);
-        let needed = bytes.min(self.burst);
+        self.enough(bytes.min(self.burst))?;
+        self.tokens -= bytes;
+        Ok(())
+    }
+
+    fn enough(&self, needed: f64) -> Result<(), Duration> {
         if self.tokens >= needed {
-            self.tokens -= bytes;
             return Ok(());
         }
         let wait = (needed - self.tokens) / self.bytes_per_second;
@@ -47,15 +71,16 @@ impl TokenBucket {
             .map_or(Duration::MAX, |wait| wait.saturating_add(Duration::from_nanos(1))))
     }
 
-    /// Whether something may pass now, whose length is not known yet: there is no debt. What passed is then charged.
+    /// Whether a piece whose length is not known yet may pass now. What passed is then charged.
     ///
     /// # Errors
     /// The time to wait before asking again; `Duration::MAX` at rate 0.
     pub fn ready(&mut self, now: Duration) -> Result<(), Duration> {
-        self.take(0, now)
+        self.fill(now);
+        self.enough(self.piece)
     }
 
-    /// Charges a piece that has passed; beyond what is there it is a debt.
+    /// Charges a piece that has passed; beyond what is there (a chunk cut for a faster link) it is a debt.
     pub fn charge(&mut self, bytes: u32) {
         self.tokens -= f64::from(bytes);
     }
@@ -65,6 +90,11 @@ impl TokenBucket {
         self.tokens = (self.tokens + passed * self.bytes_per_second).min(self.burst);
         self.at = self.at.max(now);
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
+fn whole(number: f64) -> u64 {
+    number as u64
 }
 
 fn per_second(rate: BitsPerSecond) -> f64 {
@@ -89,6 +119,25 @@ mod tests {
         assert_eq!(bucket.take(300, Duration::ZERO), Ok(()));
         assert!(bucket.take(1, Duration::from_secs(1)).is_err());
         assert_eq!(bucket.take(1, Duration::from_millis(2010)), Ok(()));
+    }
+
+    #[test]
+    fn a_new_rate_gives_nothing_away() {
+        let (fast, slow) = (BitsPerSecond(80e6), BitsPerSecond(800e3));
+        let mut bucket = TokenBucket::of_link(fast, Duration::ZERO);
+        // A bucket that is set again and again is no fuller than one that is left alone.
+        let mut passed = 0;
+        while bucket.ready(Duration::ZERO).is_ok() {
+            bucket.charge(100_000);
+            bucket.set_link(fast, Duration::ZERO);
+            passed += 100_000;
+        }
+        assert!(passed <= (256 << 10) + 512 + 1_000_000, "{passed}");
+        bucket.set_link(slow, Duration::from_secs(60));
+        assert!(bucket.tokens <= f64::from(32 << 10) + 512.0 + 10_000.0, "{bucket:?}");
+        bucket.charge(1 << 20);
+        bucket.set_link(fast, Duration::from_secs(60));
+        assert!(bucket.ready(Duration::from_secs(60)).is_err(), "a debt stays");
     }
 
     proptest! {

@@ -41,4 +41,6 @@ pub fn chunk_for(bits_per_second: u64) -> u32 {
 }
 
 #[cfg(test)]
+mod paced;
+#[cfg(test)]
 mod tests;

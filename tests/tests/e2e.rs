@@ -67,6 +67,53 @@ fn a_board_that_was_killed_comes_back_to_its_epoch() {
     fleet.wait_for("left", 3);
 }
 
+/// A board that is faster than the host trains on itself. Throttled to a fraction of its clock, its student moves to
+/// the host; `show` says why, and the decision's scenario replays to the same answer.
+#[test]
+fn a_throttled_board_sees_its_decision_change() {
+    let folder = programs_or_skip!();
+    let fleet = Fleet::new(folder.clone(), &["left"], "exact");
+    let rewrite = |file: &str, from: &str, to: &str| {
+        let text = std::fs::read_to_string(fleet.path(file)).expect("it is there");
+        assert!(text.contains(from), "{file}: {text}");
+        std::fs::write(fleet.path(file), text.replace(from, to)).expect("written");
+    };
+    rewrite("host.toml", "frequency_ghz = 4.0\n", "frequency_ghz = 4.0\ndecide_every_s = 1\n");
+    rewrite("left/played.toml", "frequency_ghz = 2.0", "frequency_ghz = 40.0");
+    let _host = fleet.serve(&["left"], 60);
+    let mut agent = fleet.agent("left");
+    fleet.wait_for("left", 1);
+    let before = fleet.show("left");
+    assert_eq!(before["student"]["site"], "local", "{before}");
+    assert_eq!(before["decision"]["device"]["site"], "local", "{before}");
+    agent.kill();
+    rewrite("left/played.toml", "frequency_ghz = 40.0", "frequency_ghz = 0.05");
+    let _again = fleet.agent("left");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let after = loop {
+        let shown = fleet.show("left");
+        if shown["student"]["site"] == "host" {
+            break shown;
+        }
+        let log = || std::fs::read_to_string(fleet.path("host.log")).unwrap_or_default();
+        assert!(std::time::Instant::now() < until, "{shown}\n{}", log());
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    };
+    let (decision, device) = (&after["decision"], &after["decision"]["device"]);
+    assert_eq!((&device["site"], &device["figures"]["frequency_ghz"]), (&"host".into(), &0.05.into()), "{after}");
+    assert!(device["why"].as_str().is_some_and(|why| why.contains("trains on the host")), "{after}");
+    assert!(decision["number"].as_u64() > before["decision"]["number"].as_u64(), "{after}");
+    let scenario = decision["scenario"].as_str().expect("a path");
+    let replayed = std::process::Command::new(folder.join("twin-host"))
+        .args(["schedule", "--scenario", scenario, "--policy", "exact", "--format", "json"])
+        .output()
+        .expect("twin-host starts");
+    let said = String::from_utf8_lossy(&replayed.stdout);
+    let replayed: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(replayed["devices"][0]["site"], "host", "{replayed}");
+    assert_eq!(replayed["objective"], decision["of"]["objective"], "{replayed}\n{after}");
+}
+
 #[test]
 fn what_is_wrong_is_one_line_and_status_2() {
     let folder = programs_or_skip!();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use twin_shared::model::Architecture;
 use twin_shared::pipe::{CalibrateJob, Job, Outcome};
+use twin_shared::units::Gigahertz;
 
 use crate::train::{Ask, Told, Trainer, TrainerInfo};
 
@@ -86,6 +87,24 @@ impl Calibration {
         look_up(&self.train, architecture)
     }
 
+    /// f_ser in the measure of [`Architecture::training_work`]: the work of what was trained over the seconds that it
+    /// took. `None` where nothing was measured.
+    #[must_use]
+    pub fn frequency(&self) -> Option<Gigahertz> {
+        let measured = self.train.iter().filter_map(|(name, seconds)| Some((name.parse().ok()?, seconds)));
+        let (work, seconds) = measured.fold((0.0, 0.0), |(work, seconds), (network, took): (Architecture, _)| {
+            (work + network.training_work().0, seconds + took)
+        });
+        let frequency = Gigahertz(work / seconds);
+        frequency.is_positive_finite().then_some(frequency)
+    }
+
+    /// Where it was measured, and with which LibTorch.
+    #[must_use]
+    pub fn measured_on(&self) -> String {
+        format!("{}, {} threads, LibTorch {}", self.device, self.threads, self.libtorch)
+    }
+
     /// One sample of a teacher's labels, seconds, on the whole trainer.
     #[must_use]
     pub fn label_seconds_per_sample(&self, architecture: Architecture) -> f64 {
@@ -111,7 +130,7 @@ impl Calibration {
 fn look_up(table: &BTreeMap<String, f64>, architecture: Architecture) -> f64 {
     let nearest = || {
         let known = table.iter().filter_map(|(name, seconds)| Some((name.parse::<Architecture>().ok()?, seconds)));
-        known.map(|(known, seconds)| seconds * architecture.relative_work() / known.relative_work()).next()
+        known.map(|(known, seconds)| seconds * architecture.training_work().0 / known.training_work().0).next()
     };
     table.get(architecture.name()).copied().or_else(nearest).unwrap_or(1.0)
 }

@@ -14,6 +14,7 @@ mod model;
 mod models;
 pub(crate) mod schedule;
 mod serve;
+mod show;
 mod trainer;
 
 use clap::{Parser, Subcommand, ValueEnum};

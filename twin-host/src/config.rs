@@ -59,8 +59,8 @@ pub struct Metered {
 pub struct SchedulerConfig {
     /// The policy.
     pub policy: PolicyKind,
-    /// f_ser.
-    pub frequency: Gigahertz,
+    /// f_ser in the gigahertz that boards report; `None` is as calibrated.
+    pub frequency: Option<Gigahertz>,
     /// b_max.
     pub bandwidth: Hertz,
     /// Sites are decided again this often.
@@ -201,7 +201,7 @@ impl TryFrom<Raw> for Config {
             names: raw.broker.names,
             plain_beyond_loopback: raw.broker.dangerously_plain_beyond_loopback,
             teacher_threads: threads(raw.trainer.teacher_threads),
-            scheduler: scheduler(raw.scheduler, trainer.threads)?,
+            scheduler: scheduler(raw.scheduler)?,
             metered: metered(&raw.metered)?,
             most_lost: most_lost(raw.models.most_lost)?,
             trainer,
@@ -237,7 +237,7 @@ fn listener(key: &str, text: &str) -> Result<Option<SocketAddr>, ConfigError> {
     text.parse().map(Some).map_err(|_| ConfigError::value(key, "must be like \"127.0.0.1:1883\", or empty"))
 }
 
-fn scheduler(raw: RawScheduler, threads: u32) -> Result<SchedulerConfig, ConfigError> {
+fn scheduler(raw: RawScheduler) -> Result<SchedulerConfig, ConfigError> {
     let within = |key: &str, value: f64, low: f64, high: f64| {
         if (low..=high).contains(&value) {
             Ok(value)
@@ -245,10 +245,7 @@ fn scheduler(raw: RawScheduler, threads: u32) -> Result<SchedulerConfig, ConfigE
             Err(ConfigError::value(format!("scheduler.{key}"), format!("must be {low} to {high}")))
         }
     };
-    let frequency = match within("frequency_ghz", raw.frequency_ghz, 0.0, 1e6)? {
-        0.0 => processor_ghz() * f64::from(threads),
-        given => given,
-    };
+    let frequency = within("frequency_ghz", raw.frequency_ghz, 0.0, 1e6)?;
     let models = raw.models.iter().enumerate().map(|(k, model)| {
         let key = |name: &str| format!("models[{k}].{name}");
         let architecture =
@@ -263,7 +260,7 @@ fn scheduler(raw: RawScheduler, threads: u32) -> Result<SchedulerConfig, ConfigE
     }
     Ok(SchedulerConfig {
         policy: raw.policy.parse().map_err(|error| ConfigError::value("scheduler.policy", error))?,
-        frequency: Gigahertz(frequency),
+        frequency: (frequency > 0.0).then_some(Gigahertz(frequency)),
         bandwidth: Hertz(within("bandwidth_hz", raw.bandwidth_hz, 1.0, 1e12)?),
         decide_every: Duration::from_secs(raw.decide_every_s.clamp(1, 86_400)),
         hysteresis: within("hysteresis", raw.hysteresis, 0.0, 1.0)?,
@@ -278,13 +275,6 @@ fn scheduler(raw: RawScheduler, threads: u32) -> Result<SchedulerConfig, ConfigE
         },
         models,
     })
-}
-
-/// The processor's highest frequency as the kernel says it; 2 GHz where it does not.
-fn processor_ghz() -> f64 {
-    let khz = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq");
-    let from_sysfs = khz.ok().and_then(|text| text.trim().parse::<f64>().ok()).map(|khz| khz / 1e6);
-    from_sysfs.filter(|ghz| (0.1..100.0).contains(ghz)).unwrap_or(2.0)
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ impl Link {
             sealer: Sealer::new(&parts.key, Direction::Down, parts.boot),
             opener: Opener::new(parts.key.clone(), Direction::Up),
             exchange: Exchange::default(),
-            bucket: TokenBucket::new(rate, burst(rate), parts.started.elapsed()),
+            bucket: TokenBucket::of_link(rate, parts.started.elapsed()),
             rate,
             birth: 0,
             commands: 0,
@@ -282,7 +282,7 @@ impl Link {
             LinkOrder::Pace(rate) => {
                 let now = self.now();
                 self.rate = rate;
-                self.bucket = TokenBucket::new(rate, burst(rate), now);
+                self.bucket.set_link(rate, now);
             }
             LinkOrder::Farewell => {}
         }
@@ -581,11 +581,6 @@ impl Link {
 /// Whether a blob is a board's dataset, or what changed in it.
 const fn is_of_dataset(purpose: &Purpose) -> bool {
     matches!(purpose, Purpose::Dataset(_) | Purpose::DatasetDelta { .. })
-}
-
-/// A tenth of a second of the rate, bytes.
-fn burst(rate: BitsPerSecond) -> u32 {
-    u32::try_from(whole(rate.0 / 80.0)).unwrap_or(u32::MAX)
 }
 
 /// The nearest whole number; what is negative or no number is 0.

@@ -8,6 +8,7 @@ mod device;
 mod message;
 mod phase;
 mod progress;
+mod scoring;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ pub use phase::{Departure, Phase};
 pub use progress::{JobProgress, Progress};
 
 use crate::twin::{DatasetCounts, Twin, TwinDataset};
+use scoring::Scoring;
 
 /// What a job is to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +61,8 @@ pub struct JobSpec {
     pub deadline_factor: f64,
     /// The scheduler is asked again after this time.
     pub decide_every: Duration,
+    /// A student is scored on held-out samples after every so many epochs, and after its last.
+    pub score_every: u32,
 }
 
 impl JobSpec {
@@ -96,6 +100,7 @@ pub struct Coordinator {
     spec: JobSpec,
     stage: Stage,
     members: BTreeMap<DeviceId, Member>,
+    scoring: Scoring,
 }
 
 impl Coordinator {
@@ -135,7 +140,7 @@ impl Coordinator {
             (device, member)
         });
         let members = members.collect();
-        (Self { spec, stage, members }, out)
+        (Self { spec, stage, members, scoring: Scoring::default() }, out)
     }
 
     /// How far the job is, to be written down; `None` when it is over.
@@ -219,6 +224,8 @@ impl Coordinator {
                     return;
                 }
                 out.push(Output::Note(Note::Online(device.clone())));
+                // A board answers from what it has measured, or measures while its dataset is copied.
+                out.push(Output::Command(device.clone(), Order::Calibrate { batch: self.spec.batch }));
                 if !member.come_back(&self.spec, device, now, out) {
                     member.say_again(&self.spec, device, out);
                 }
@@ -232,8 +239,14 @@ impl Coordinator {
             BoardInput::Reply(reply) => member.on_reply(&self.spec, device, reply, now, out),
             BoardInput::Reported(document) => {
                 if let Some(record) = member.on_reported(&self.spec, device, &document, now, out) {
+                    let (round, state) = (record.round, record.state);
+                    let architecture = record.allotment.architecture;
                     out.push(Output::Note(Note::Round(Box::new(record))));
                     member.next_round(&self.spec, device, now, out);
+                    let epochs = (round.0 + 1, self.spec.recipe.epochs);
+                    if scoring::is_due(epochs, self.spec.score_every) {
+                        self.scoring.begin(&self.members, device, round, state, (architecture, epochs), out);
+                    }
                 }
             }
             BoardInput::Received { purpose, blob } => match purpose {
@@ -303,6 +316,18 @@ impl Coordinator {
                 if let Some(member) = self.members.get_mut(&device) {
                     member.on_trained_here(&self.spec, &device, round, hash, loss, now, out);
                 }
+            }
+            (Task::Score { device, round, by, .. }, TaskEvent::Done(Outcome::Evaluation(evaluation))) => {
+                // Of all that a trainer could say, only how many of how many.
+                let score = Some(evaluation.full_top1);
+                self.scoring.on_score(&mut self.members, &device, round, &by, score, out);
+            }
+            // Without a score the estimate stays what it was: no reason to give up a job.
+            (
+                Task::Score { device, round, by, .. },
+                TaskEvent::Done(_) | TaskEvent::Failed(_) | TaskEvent::Block { .. },
+            ) => {
+                self.scoring.on_score(&mut self.members, &device, round, &by, None, out);
             }
             (task, TaskEvent::Done(outcome)) => {
                 let text = format!("the trainer answered {task:?} by {outcome:?}");
@@ -374,7 +399,7 @@ impl Coordinator {
                 // Whoever has come late is not made to wait for the next decision.
                 let newcomer = self.members.values().any(|member| *member.phase() == Phase::Ready);
                 let due = newcomer || now.saturating_sub(*decided) >= self.spec.decide_every;
-                if self.members.values().all(Member::is_settled) {
+                if self.members.values().all(Member::is_settled) && self.scoring.is_idle() {
                     self.stage = Stage::Over;
                     out.extend(self.stop_all());
                     out.push(Output::Finished);

@@ -2,6 +2,7 @@
 //! arguments, effects go out as values.
 
 pub mod coordinator;
+pub mod experience;
 pub mod scheduler;
 pub mod share;
 pub mod twin;

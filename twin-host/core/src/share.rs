@@ -103,31 +103,100 @@ mod tests {
         assert_eq!(share.next([]), None);
     }
 
+    /// Runs `steps` steps with the flows that `busy` names at each; what each flow has got after each step.
+    fn served(
+        share: &mut FairShare<usize>,
+        costs: &[f64],
+        steps: usize,
+        busy: impl Fn(usize) -> Vec<usize>,
+    ) -> Vec<Vec<f64>> {
+        let mut spent = vec![0.0; costs.len()];
+        (0..steps)
+            .map(|step| {
+                if let Some(flow) = share.next(busy(step)) {
+                    // Costs differ from step to step as well as from flow to flow.
+                    let cost = costs[flow] * (0.5 + (step * 7919 % 101) as f64 / 101.0);
+                    spent[flow] += cost;
+                    share.charge(&flow, cost);
+                }
+                spent.clone()
+            })
+            .collect()
+    }
+
+    /// A fleet's weights and mean step costs: an unequal one of two to five flows.
+    fn flows() -> impl Strategy<Value = Vec<(f64, f64)>> {
+        proptest::collection::vec((0.1f64..10.0, 0.2f64..3.0), 2..6)
+    }
+
+    fn weighted(flows: &[(f64, f64)]) -> (FairShare<usize>, Vec<f64>) {
+        let mut share = FairShare::default();
+        for (flow, (weight, _)) in flows.iter().enumerate() {
+            share.set_weight(flow, *weight);
+        }
+        (share, flows.iter().map(|flow| flow.1).collect())
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
 
-        /// While all have work, each one's cost is its share of the whole within a step of the most expensive,
-        /// which is below 5 % after enough steps; unequal step costs included.
+        /// While all have work, each one's cost is its share of the whole within 5 %, with unequal step costs.
         #[test]
-        fn shares_hold(
-            flows in proptest::collection::vec((0.1f64..10.0, 0.2f64..3.0), 2..6),
-            noise in proptest::collection::vec(0.5f64..1.5, 64),
-        ) {
-            let mut share = FairShare::default();
-            for (flow, (weight, _)) in flows.iter().enumerate() {
-                share.set_weight(flow, *weight);
-            }
-            let mut spent = vec![0.0; flows.len()];
-            for step in 0..20_000 {
-                let flow = share.next(0..flows.len()).expect("all have work");
-                let cost = flows[flow].1 * noise[step % noise.len()];
-                spent[flow] += cost;
-                share.charge(&flow, cost);
-            }
+        fn shares_hold(flows in flows()) {
+            let (mut share, costs) = weighted(&flows);
+            let all = flows.len();
+            let spent = served(&mut share, &costs, 20_000, |_| (0..all).collect()).pop().expect("steps");
             let total: f64 = spent.iter().sum();
             let weights: f64 = flows.iter().map(|flow| flow.0).sum();
             for (flow, (weight, _)) in flows.iter().enumerate() {
                 let (got, due) = (spent[flow] / total, weight / weights);
+                prop_assert!((got / due - 1.0).abs() < 0.05, "flow {flow}: {got} of {due}");
+            }
+        }
+
+        /// Flows come and go. Over every interval in which two of them have work throughout, what they got over their
+        /// weights differs by no more than two of the longest steps over the weights (the bound of start-time fair
+        /// queueing), whatever the others do; so over long intervals shares hold within 5 %.
+        #[test]
+        fn idle_flows_do_not_bend_the_shares_of_the_others(
+            flows in flows(),
+            from in 0usize..5_000,
+            periods in proptest::collection::vec((50usize..3_000, 1usize..10), 5),
+        ) {
+            let (mut share, costs) = weighted(&flows);
+            // Flow 0 and 1 are compared from `from` on; before, flow 1 idles, and the others come and go all the time.
+            let busy = |step: usize| {
+                let here = |flow: usize| match flow {
+                    0 => true,
+                    1 => step >= from,
+                    other => (step / periods[other].0).is_multiple_of(periods[other].1),
+                };
+                (0..flows.len()).filter(|flow| here(*flow)).collect()
+            };
+            let spent = served(&mut share, &costs, 25_000, busy);
+            let longest = |flow: usize| 1.5 * costs[flow] / flows[flow].0;
+            let most = longest(0) + longest(1);
+            for (start, end) in [(from, 24_999), (from, from + 500), (from + 2_000, from + 9_000)] {
+                let got = |flow: usize| (spent[end][flow] - spent[start][flow]) / flows[flow].0;
+                prop_assert!((got(0) - got(1)).abs() <= 2.0 * most, "{start}..{end}: {} and {}", got(0), got(1));
+            }
+        }
+
+        /// What one does not use goes to the others, in proportion to their weights; nothing is left unserved while
+        /// somebody has work.
+        #[test]
+        fn an_unused_share_goes_to_the_others(flows in flows(), idle in 0usize..5) {
+            let idle = idle % flows.len();
+            let (mut share, costs) = weighted(&flows);
+            let others: Vec<usize> = (0..flows.len()).filter(|flow| *flow != idle).collect();
+            let spent = served(&mut share, &costs, 20_000, |_| others.clone());
+            prop_assert_eq!(spent[19_999][idle], 0.0);
+            let steps_without_service = spent.windows(2).filter(|pair| pair[0] == pair[1]).count();
+            prop_assert_eq!(steps_without_service, 0);
+            let total: f64 = spent[19_999].iter().sum();
+            let weights: f64 = others.iter().map(|flow| flows[*flow].0).sum();
+            for flow in others {
+                let (got, due) = (spent[19_999][flow] / total, flows[flow].0 / weights);
                 prop_assert!((got / due - 1.0).abs() < 0.05, "flow {flow}: {got} of {due}");
             }
         }

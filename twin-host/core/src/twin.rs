@@ -3,8 +3,11 @@
 use core::time::Duration;
 
 use twin_shared::id::{BlobHash, DatasetVersion};
-use twin_shared::wire::telemetry::Telemetry;
+use twin_shared::units::Gigahertz;
+use twin_shared::wire::telemetry::{Reading, Source, Telemetry};
 use twin_shared::wire::{Birth, VersionRange, WIRE_VERSIONS};
+
+use crate::experience::Experience;
 
 /// What is known of the device's connection.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,12 +47,45 @@ pub struct DatasetCounts {
     pub labels: Vec<u32>,
 }
 
+/// What a board's processor can do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Compute {
+    /// The clock that its cores can reach.
+    pub clock: Gigahertz,
+    /// Its cores.
+    pub cores: u16,
+    /// Where the clock comes from.
+    pub source: Source,
+    /// Whether it says that its clock is held down.
+    pub throttled: bool,
+}
+
+impl Compute {
+    /// As a sample tells. What the cores run at now says how idle they are rather than how fast they can be, so their
+    /// highest clock is taken, but for cores that are held down.
+    #[must_use]
+    pub fn of(sample: &Telemetry) -> Option<Self> {
+        let throttled = sample.health.throttled.value().copied().unwrap_or(false);
+        let (current, maximum) = (sample.cpu.current_mean(), sample.cpu.maximum_mean());
+        let reach = if throttled { current } else { maximum };
+        let cores = sample.cpu.cores.value().copied().unwrap_or(1).max(1);
+        [reach, current, maximum].into_iter().find_map(|reading| match reading {
+            Reading::Known { value: clock, source, .. } if clock.is_positive_finite() => {
+                Some(Self { clock, cores, source, throttled })
+            }
+            Reading::Known { .. } | Reading::Unknown => None,
+        })
+    }
+}
+
 /// One device as the host sees it.
 #[derive(Debug, Clone)]
 pub struct Twin {
     presence: Presence,
     telemetry: Option<(Duration, Telemetry)>,
     dataset: Option<TwinDataset>,
+    /// What was learnt by working with it.
+    pub experience: Experience,
     /// Counts the twin documents of this device for ever.
     document: u64,
 }
@@ -68,8 +104,8 @@ pub enum BirthError {
 impl Twin {
     /// A twin with what the store knows of it.
     #[must_use]
-    pub const fn new(dataset: Option<TwinDataset>, document: u64) -> Self {
-        Self { presence: Presence::Unseen, telemetry: None, dataset, document }
+    pub fn new(dataset: Option<TwinDataset>, document: u64) -> Self {
+        Self { presence: Presence::Unseen, telemetry: None, dataset, experience: Experience::default(), document }
     }
 
     /// What is known of the connection.
@@ -152,6 +188,12 @@ impl Twin {
     #[must_use]
     pub fn telemetry(&self, now: Duration) -> Option<(&Telemetry, Duration)> {
         self.telemetry.as_ref().map(|(at, sample)| (sample, now.saturating_sub(*at)))
+    }
+
+    /// The compute that the latest sample tells of.
+    #[must_use]
+    pub fn compute(&self) -> Option<Compute> {
+        self.telemetry.as_ref().and_then(|(_, sample)| Compute::of(sample))
     }
 
     /// The dataset that the twin holds.

@@ -8,7 +8,7 @@ use serde_json::json;
 use twin_shared::id::DeviceId;
 
 use super::serve::configuration;
-use super::{Failure, Format, print};
+use super::{Failure, Format, print, show};
 use crate::enroll::{Reach, enroll as enroll_device};
 use crate::store::{Store, StoreError};
 use crate::traffic::{Carried, Day};
@@ -187,12 +187,11 @@ pub(crate) fn list(arguments: &ListArguments) -> Result<(), Failure> {
 pub(crate) fn show(arguments: &DeviceArguments) -> Result<(), Failure> {
     let store = arguments.data.store()?;
     let record = store.device(&arguments.device).map_err(failed)?;
-    let summary = summary(&store, &record.device, record.revoked)?;
+    let mut shown = summary(&store, &record.device, record.revoked)?;
+    let (learnt, decision) = show::details(&store, &record.device)?;
+    (shown["learnt"], shown["decision"]) = (learnt, decision);
     match arguments.format {
-        Format::Json => print(&format!("{summary}\n")),
-        Format::Table => {
-            let pretty = serde_json::to_string_pretty(&summary).map_err(anyhow::Error::from)?;
-            print(&format!("{pretty}\n"))
-        }
+        Format::Json => print(&format!("{shown}\n")),
+        Format::Table => print(&show::text(&shown)),
     }
 }

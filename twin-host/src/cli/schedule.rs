@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tabled::settings::Style;
 use twin_core::scheduler::family::{Family, generator};
-use twin_core::scheduler::policy::{Policy, PolicyKind, QLearning};
+use twin_core::scheduler::policy::{Policy, PolicyKind};
 use twin_core::scheduler::{Decision, RawScenario, Scenario};
 use twin_shared::model::Site;
 
@@ -54,10 +54,10 @@ pub(crate) struct ScheduleArguments {
     /// Seed of the draw and of any learning
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// For q-learning: a table saved earlier, instead of training one
+    /// For a policy that learns: a table saved earlier, or by a live job, instead of training one
     #[arg(long, value_name = "FILE", conflicts_with = "save_table")]
     load_table: Option<PathBuf>,
-    /// For q-learning: where to save the trained table
+    /// For a policy that learns: where to save the trained table
     #[arg(long, value_name = "FILE")]
     save_table: Option<PathBuf>,
 }
@@ -155,8 +155,7 @@ pub(crate) fn schedule(arguments: &ScheduleArguments) -> Result<(), Failure> {
     let (scenario, family) = match (&arguments.scenario, arguments.random, arguments.family) {
         (Some(path), _, _) => {
             let scenario = read_scenario(path)?;
-            // What a live board's frequency and gain vary by: throttling, and a few decibels of fading.
-            let family = Family::Around { scenario: scenario.clone(), frequency: 1.5, gain: 4.0 };
+            let family = Family::around(scenario.clone());
             (scenario, family)
         }
         (None, Some(devices), Some(family)) => {
@@ -167,7 +166,9 @@ pub(crate) fn schedule(arguments: &ScheduleArguments) -> Result<(), Failure> {
         (None, _, _) => return Err(Failure::Usage("give --scenario FILE, or --random N and --family NAME".into())),
     };
     let policy: Box<dyn Policy> = match &arguments.load_table {
-        Some(path) => Box::new(QLearning { table: load_table(path)? }),
+        Some(path) => kind
+            .with_table(load_table(path)?)
+            .ok_or_else(|| Failure::Usage(format!("--load-table: {kind} has no table")))?,
         None => prepare(kind, &family, &scenario, arguments)?,
     };
     let started = Instant::now();
@@ -190,20 +191,17 @@ fn prepare(
     let config = kind.training().map(|config| config.suited_to(family).within(TRAINING_ON_THE_SPOT, devices));
     let rng = &mut generator(arguments.seed, u64::MAX);
     let progress = bar(config.as_ref().map_or(0, |c| c.episodes), "learning");
-    if let (Some(path), Some(config)) = (&arguments.save_table, &config) {
-        if !matches!(kind, PolicyKind::QLearning | PolicyKind::QLearningJoint) {
-            return Err(Failure::Usage("--save-table goes with q-learning or q-learning-joint".into()));
-        }
-        let trained = QLearning::train(family, config, rng, &mut |done| progress.set_position(done));
-        let table = trained.map_err(anyhow::Error::from)?.table;
-        let text = serde_json::to_string(&table).map_err(anyhow::Error::from)?;
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        progress.finish_and_clear();
-        return Ok(Box::new(QLearning { table }));
+    if arguments.save_table.is_some() && config.is_none() {
+        return Err(Failure::Usage(format!("--save-table: {kind} has no table")));
     }
     let prepared = kind.prepare(family, config.as_ref(), rng, &mut |done| progress.set_position(done));
     progress.finish_and_clear();
-    Ok(prepared.map_err(anyhow::Error::from)?.0)
+    let (policy, _) = prepared.map_err(anyhow::Error::from)?;
+    if let (Some(path), Some(table)) = (&arguments.save_table, policy.table()) {
+        let text = serde_json::to_string(table).map_err(anyhow::Error::from)?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(policy)
 }
 
 fn load_table(path: &Path) -> Result<twin_core::scheduler::q_table::QTable, Failure> {

@@ -85,6 +85,8 @@ pub struct Student {
     pub compression: Compression,
     /// After which epochs they do.
     pub sync_every: SyncEvery,
+    /// Held-out samples are scored after every so many epochs, and after the last.
+    pub score_every: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -154,6 +156,8 @@ struct RawStudent {
     precision: String,
     #[serde(default = "four")]
     batches_per_block: u32,
+    #[serde(default = "ten")]
+    score_every: u32,
     /// `none`, `bf16`, `int8`, `int4` or `int2`.
     #[serde(default = "none")]
     compression: String,
@@ -177,6 +181,9 @@ fn four() -> u32 {
 }
 fn five() -> f64 {
     5.0
+}
+fn ten() -> u32 {
+    10
 }
 fn sixty_four() -> u32 {
     64
@@ -314,8 +321,8 @@ fn student(raw: &RawStudent) -> Result<Student, ConfigError> {
     let sync_every = sync_every
         .ok_or_else(|| ConfigError::value("student.sync_every", "must be a number of epochs, or \"final\""))?;
     let recipe = recipe("student", raw.epochs, raw.learning_rate, raw.momentum, raw.weight_decay)?;
-    let (batch, batches_per_block) = (raw.batch, raw.batches_per_block);
-    Ok(Student { recipe, batch, method, labels, precision, batches_per_block, compression, sync_every })
+    let (batch, batches_per_block, score_every) = (raw.batch, raw.batches_per_block, raw.score_every);
+    Ok(Student { recipe, batch, method, labels, precision, batches_per_block, compression, sync_every, score_every })
 }
 
 fn recipe(

@@ -13,6 +13,8 @@
 //! | `round` | `device`, `round` (from 0), `network`, `site`, `state`, `loss`, `seconds` |
 //! | `kept` | `device`, `round`, `site`, `loss`: done, and its state stays there until a later exchange |
 //! | `offloaded` | `device`, `round`, `why` |
+//! | `taken_late` | `device`, `round`: the board's state came after its deadline and before the host's |
+//! | `scored` | `device`, `round`, `network`, `own` and `all`: `correct` of `total` held-out samples of its own twin, and of all that were asked |
 //! | `refused`, `left` | `device`, `why` |
 //! | `joined` | `device` |
 //! | `model` | `device`, `version`, `held_out` (fraction right, none where nothing is held out) |
@@ -25,6 +27,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use twin_core::coordinator::{Note, Task};
 use twin_shared::id::{DeviceId, JobId};
+use twin_shared::pipe::Score;
 
 /// Something that happened in a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +56,8 @@ pub enum Happened {
     Round { device: DeviceId, round: u32, network: String, site: String, state: String, loss: f32, seconds: f64 },
     Kept { device: DeviceId, round: u32, site: String, loss: f32 },
     Offloaded { device: DeviceId, round: u32, why: String },
+    TakenLate { device: DeviceId, round: u32 },
+    Scored { device: DeviceId, round: u32, network: String, own: Score, all: Score },
     Refused { device: DeviceId, why: String },
     Left { device: DeviceId, why: String },
     Joined { device: DeviceId },
@@ -105,6 +110,14 @@ impl Happened {
             Note::Offloaded { device, round, why } => {
                 Self::Offloaded { device: device.clone(), round: round.0, why: why.clone() }
             }
+            Note::TakenLate { device, round } => Self::TakenLate { device: device.clone(), round: round.0 },
+            Note::Scored { device, round, architecture, scored } => Self::Scored {
+                device: device.clone(),
+                round: round.0,
+                network: architecture.name().into(),
+                own: scored.own,
+                all: scored.all,
+            },
             Note::Left(device, why) => Self::Left { device: device.clone(), why: why.clone() },
         })
     }
@@ -117,5 +130,6 @@ fn name_of(task: &Task) -> (&'static str, Option<&DeviceId>) {
         Task::Init { device, .. } => ("init", Some(device)),
         Task::Labels { device, .. } => ("labels", Some(device)),
         Task::Epoch { device, .. } => ("epoch", Some(device)),
+        Task::Score { device, .. } => ("score", Some(device)),
     }
 }

@@ -1,25 +1,27 @@
 //! From what boards and calibration say to a question for the scheduler, and from its answer to allotments.
 
+mod figures;
+mod record;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use twin_core::coordinator::{Allotment, Coordinator, Member, PredictedDelay};
 use twin_core::scheduler::family::{Family, generator};
+use twin_core::scheduler::hysteresis::steady;
 use twin_core::scheduler::policy::Policy;
-use twin_core::scheduler::problem::{DeviceSpec, Student, Teacher};
-use twin_core::scheduler::{Choice, Decision, Link, Scenario, ScenarioError, ScenarioSpec};
+use twin_core::scheduler::problem::{Student, Teacher};
+use twin_core::scheduler::{Choice, Decision, Scenario, ScenarioError, ScenarioSpec};
 use twin_shared::id::DeviceId;
 use twin_shared::model::Architecture;
 use twin_shared::plan::LabelKind;
-use twin_shared::units::{Bits, BitsPerSecond, BitsPerSecondPerHertz, GhzSeconds, Gigahertz};
-use twin_shared::wire::telemetry::{Link as ReportedLink, Telemetry};
+use twin_shared::units::{Bits, GhzSeconds, Gigahertz};
+
+use figures::{Figures, Ground, HostFigures};
+pub(crate) use record::Record;
 
 use crate::calibration::Calibration;
 use crate::config::{Job, SchedulerConfig};
-
-/// What is taken for a board that has not said: a slow one, on a slow link.
-const UNKNOWN_FREQUENCY: Gigahertz = Gigahertz(0.5);
-const UNKNOWN_RATE: BitsPerSecond = BitsPerSecond(1e6);
 
 /// Why nothing could be decided.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,24 @@ pub(crate) struct Question {
     present: Vec<Option<Choice>>,
     /// Mini-batch blocks of an epoch: what overlaps is counted in these.
     blocks: Vec<u32>,
+    host: HostFigures,
+    /// What the scenario was made of, in its order.
+    figures: Vec<Figures>,
+    /// When it was asked, since the host's start.
+    at: Duration,
+}
+
+/// A policy made ready for live questions, and what it was made ready for.
+pub(crate) struct Prepared {
+    policy: Box<dyn Policy + Send + Sync>,
+    family: Family,
+}
+
+impl Prepared {
+    /// The table that it decides by, where it has one.
+    pub(crate) fn table(&self) -> Option<&twin_core::scheduler::q_table::QTable> {
+        self.policy.table()
+    }
 }
 
 /// The scheduler's answer.
@@ -54,6 +74,8 @@ pub(crate) struct Answer {
     pub(crate) objective: f64,
     /// What each device gets.
     pub(crate) allotments: BTreeMap<DeviceId, Allotment>,
+    /// How it came about.
+    pub(crate) record: Record,
 }
 
 /// Poses the question for all devices that train, or will. `None` where there are none.
@@ -66,35 +88,38 @@ pub(crate) fn pose(
 ) -> Result<Option<Question>, DecideError> {
     let members: Vec<(&DeviceId, &Member)> =
         coordinator.members().iter().filter(|(_, member)| member.is_training()).collect();
-    let samples = |member: &Member| f64::from(member.twin.counts().map_or(1, |counts| counts.train.max(1)));
     if members.is_empty() {
         return Ok(None);
     }
-    let reference = members.iter().map(|(_, member)| samples(member)).sum::<f64>() / members.len() as f64;
-    let work = |seconds_per_sample: f64| GhzSeconds(seconds_per_sample * reference * scheduler.frequency.0);
+    let host = HostFigures::new(scheduler, calibration);
+    let ground = Ground { scheduler, calibration, host: &host, now };
+    let figures: Vec<Figures> = members.iter().map(|(_, member)| Figures::of(member, &ground)).collect();
+    let reference = figures.iter().map(|device| f64::from(device.samples)).sum::<f64>() / figures.len() as f64;
     let teacher_channels = job.teacher.architecture.feature_map().0;
     let models: Vec<Architecture> = scheduler.models.iter().map(|model| model.0).collect();
-    let students = scheduler.models.iter().map(|&(architecture, accuracy)| Student {
-        name: architecture.name().to_owned(),
-        work: work(calibration.train_seconds_per_sample(architecture)),
-        state: state_bits(architecture, teacher_channels),
+    let students = scheduler.models.iter().map(|&(network, accuracy)| Student {
+        name: network.name().to_owned(),
+        work: host.training_work(calibration, network) * reference,
+        state: state_bits(network, teacher_channels),
         accuracy,
         federated: None,
     });
+    let label_seconds = calibration.label_seconds_per_sample(job.teacher.architecture) * reference;
+    let has = |member: &Member| member.allotment().map(|allotment| allotment.architecture);
+    let devices = members.iter().zip(&figures);
     let spec = ScenarioSpec {
-        frequency: scheduler.frequency,
+        frequency: Gigahertz(host.frequency_ghz),
         bandwidth: scheduler.bandwidth,
         groups: Vec::new(),
         radio: None,
         weights: scheduler.weights,
         teacher: Teacher {
-            work: work(calibration.label_seconds_per_sample(job.teacher.architecture)),
+            work: GhzSeconds(label_seconds * host.frequency_ghz),
             label_bits: Bits(reference * label_bits(job, teacher_channels)),
         },
         models: students.collect(),
-        devices: members
-            .iter()
-            .map(|(device, member)| device_spec(device, member, scheduler, samples(member) / reference, now))
+        devices: devices
+            .map(|((device, member), figures)| figures.spec(device, scheduler, reference, has(member)))
             .collect(),
     };
     let scenario = Scenario::try_from(spec)?;
@@ -104,36 +129,57 @@ pub(crate) fn pose(
         Some(Choice { model: u8::try_from(model).ok()?, site: allotment.site })
     });
     let per_block = f64::from(job.student.batch * job.student.batches_per_block);
-    let blocks = members.iter().map(|(_, member)| whole((samples(member) / per_block).ceil()).max(1));
-    Ok(Some(Question { present: present.collect(), blocks: blocks.collect(), scenario, models }))
+    let blocks = figures.iter().map(|device| whole((f64::from(device.samples) / per_block).ceil()).max(1));
+    let (present, blocks) = (present.collect(), blocks.collect());
+    Ok(Some(Question { present, blocks, scenario, models, host, figures, at: now }))
 }
 
 impl Question {
-    /// The scenario, for a record that can be replayed.
+    /// The scenario, for a file that can be replayed.
     pub(crate) const fn scenario(&self) -> &Scenario {
         &self.scenario
     }
 
     /// A policy for such questions; training a table takes a second or two.
-    pub(crate) fn prepare(&self, scheduler: &SchedulerConfig) -> Result<Box<dyn Policy + Send + Sync>, DecideError> {
-        let family = Family::Around { scenario: self.scenario.clone(), frequency: 1.5, gain: 2.0 };
+    pub(crate) fn prepare(&self, scheduler: &SchedulerConfig) -> Result<Prepared, DecideError> {
+        let family = Family::around(self.scenario.clone());
         let config = scheduler.policy.training().map(|config| config.suited_to(&family)).map(|mut config| {
             config.episodes = scheduler.episodes;
             config
         });
         let mut rng = generator(scheduler.seed, 0);
         let prepared = scheduler.policy.prepare(&family, config.as_ref(), &mut rng, &mut |_| {});
-        prepared.map(|(policy, _)| policy).map_err(|error| DecideError::Training(error.to_string()))
+        let (policy, _) = prepared.map_err(|error| DecideError::Training(error.to_string()))?;
+        Ok(Prepared { policy, family })
+    }
+
+    /// Whether a policy that was prepared earlier knows this question: a table that was trained around a state long
+    /// gone would answer by chance.
+    pub(crate) fn suits(&self, prepared: &Prepared) -> bool {
+        prepared.policy.table().is_none() || prepared.family.covers(&self.scenario)
     }
 
     /// The decision. A device that has a student keeps it; its site changes only where that is worth it.
-    pub(crate) fn decide(&self, policy: &dyn Policy, scheduler: &SchedulerConfig) -> Result<Answer, DecideError> {
+    pub(crate) fn decide(&self, prepared: &Prepared, scheduler: &SchedulerConfig) -> Result<Answer, DecideError> {
         let mut rng = generator(scheduler.seed, 1);
-        let decision =
-            policy.decide(&self.scenario, &mut rng).map_err(|error| DecideError::Policy(error.to_string()))?;
-        let decision = self.with_hysteresis(decision, scheduler);
+        let started = std::time::Instant::now();
+        let wished = prepared.policy.decide(&self.scenario, &mut rng);
+        let wished = wished.map_err(|error| DecideError::Policy(error.to_string()))?;
+        let steadied = steady(&self.scenario, &self.present, &wished.choices(), scheduler.hysteresis);
+        let elapsed = started.elapsed();
+        // As wished, it keeps the shares and the certificate that the policy gave it.
+        let decision = if steadied.choices == wished.choices() {
+            wished.clone()
+        } else {
+            Decision::of_choices(&self.scenario, wished.policy, &steadied.choices)
+        };
+        let record = Record::new(self, &wished, &decision, &steadied, scheduler, elapsed);
+        Ok(Answer { objective: decision.objective, allotments: self.allotments(&decision), record })
+    }
+
+    fn allotments(&self, decision: &Decision) -> BTreeMap<DeviceId, Allotment> {
         let answers = self.scenario.devices().iter().zip(&decision.devices).zip(&self.blocks);
-        let allotments = answers
+        answers
             .map(|((device, answer), blocks)| {
                 let delay = answer.delay;
                 let allotment = Allotment {
@@ -152,96 +198,8 @@ impl Question {
                 };
                 (device.id().clone(), allotment)
             })
-            .collect();
-        Ok(Answer { objective: decision.objective, allotments })
+            .collect()
     }
-
-    fn with_hysteresis(&self, fresh: Decision, scheduler: &SchedulerConfig) -> Decision {
-        // Students are fixed for a job: the fresh decision's sites, the present students.
-        let combine = |keep_sites: bool| -> Vec<Choice> {
-            let pairs = self.present.iter().zip(&fresh.devices);
-            pairs
-                .map(|(present, fresh)| match present {
-                    None => fresh.choice,
-                    Some(present) if keep_sites => *present,
-                    Some(present) => Choice { model: present.model, site: fresh.choice.site },
-                })
-                .collect()
-        };
-        if self.present.iter().all(Option::is_none) {
-            return fresh;
-        }
-        let of = |choices: Vec<Choice>| Decision::of_choices(&self.scenario, fresh.policy, &choices);
-        let permitted = |choices: &[Choice]| {
-            choices.iter().enumerate().all(|(device, choice)| self.scenario.permits(device, *choice))
-        };
-        let (kept, moved) = (combine(true), combine(false));
-        match (permitted(&kept), permitted(&moved)) {
-            (true, true) => {
-                let (kept, moved) = (of(kept), of(moved));
-                let scale = kept.terms.cost().abs().max(f64::MIN_POSITIVE);
-                if (kept.objective - moved.objective) / scale > scheduler.hysteresis { moved } else { kept }
-            }
-            (true, false) => of(kept),
-            (false, true) => of(moved),
-            (false, false) => fresh,
-        }
-    }
-}
-
-fn device_spec(
-    device: &DeviceId,
-    member: &Member,
-    scheduler: &SchedulerConfig,
-    data_scale: f64,
-    now: Duration,
-) -> DeviceSpec {
-    let sample = member.twin.telemetry(now).map(|(sample, _)| sample);
-    let rate = sample.and_then(link_rate).unwrap_or(UNKNOWN_RATE);
-    let capabilities = member.twin.birth().map(|birth| &birth.capabilities);
-    // What the board says its memory holds; one that says nothing holds what the zoo has.
-    let fits = capabilities.map(|can| &can.models).filter(|models| !models.is_empty());
-    let fits = fits.map(|models| {
-        let names = models.iter().filter(|fit| scheduler.models.iter().any(|model| model.0 == **fit));
-        names.map(|model| model.name().to_owned()).collect::<Vec<_>>()
-    });
-    DeviceSpec {
-        id: device.clone(),
-        frequency: sample.and_then(frequency).unwrap_or(UNKNOWN_FREQUENCY),
-        // The rate that the whole band would give: r = b e reaches the link's own rate at b = b_max.
-        link: Link::Efficiency(BitsPerSecondPerHertz(rate.0 / scheduler.bandwidth.0)),
-        data_scale,
-        can_train: member.can_train(),
-        models: fits.filter(|names| !names.is_empty()),
-        overrides: Vec::new(),
-        rate_cap: None,
-        group: None,
-    }
-}
-
-/// The board's compute: what it can reach, for its present frequency says how idle it is rather than how fast.
-fn frequency(sample: &Telemetry) -> Option<Gigahertz> {
-    let throttled = sample.health.throttled.value().copied().unwrap_or(false);
-    let (current, maximum) = (sample.cpu.current_mean(), sample.cpu.maximum_mean());
-    let reach = if throttled { current } else { maximum };
-    let one = reach.value().or(current.value()).or(maximum.value()).copied();
-    one.filter(|ghz| ghz.is_positive_finite())
-}
-
-/// The link's rate: measured where transfers have told, else what the interface says.
-fn link_rate(sample: &Telemetry) -> Option<BitsPerSecond> {
-    let interface = match &sample.link {
-        ReportedLink::Emulated(link) => return link.up.value().map(|rate| BitsPerSecond::from(*rate)).filter(usable),
-        ReportedLink::Wifi(link) => link.sent_rate.value(),
-        ReportedLink::Wired(link) => link.speed.value(),
-        ReportedLink::Unknown => None,
-    };
-    let measured = sample.path.goodput_up.value();
-    measured.or(interface).map(|rate| BitsPerSecond::from(*rate)).filter(usable)
-}
-
-fn usable(rate: &BitsPerSecond) -> bool {
-    rate.is_positive_finite()
 }
 
 /// θ_m: backbone and projector in f32.

@@ -1,22 +1,22 @@
 //! Runs one job on a serving host: the shell around the coordinator.
 
 mod begin;
+mod decisions;
 mod report;
 mod tasks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use twin_core::coordinator::{
     BoardInput, Coordinator, Input, JobProgress, Note, Output, Phase, Progress, RoundRecord, Task,
 };
-use twin_core::scheduler::policy::Policy;
 use twin_shared::id::{BlobHash, DeviceId, JobId};
 use twin_shared::wire::{Purpose, Refusal};
 
+use decisions::{Answered, Decisions};
 pub use report::{JobFailure, JobReport, MemberReport};
 pub(super) use tasks::Work;
 
@@ -25,7 +25,6 @@ use super::requests::Wish;
 use crate::calibration::Calibration;
 use crate::config::Job;
 use crate::control::{Asked, Happened};
-use crate::decide::{Answer, DecideError, Question, pose};
 use crate::link::{FromBoard, LinkOrder, Said};
 use crate::store::Advance;
 use crate::train::{Ask, Told};
@@ -67,20 +66,16 @@ pub(super) struct JobRun<'a> {
     rounds: Vec<RoundRecord>,
     teacher_asks: mpsc::UnboundedSender<Ask<Work>>,
     pub(super) student_asks: mpsc::UnboundedSender<Ask<Work>>,
-    policy: Option<Arc<dyn Policy + Send + Sync>>,
+    decisions: Decisions,
     /// Eq. (6) at the first decision.
     objective: Option<f64>,
-    decided: mpsc::Sender<Decided>,
 }
-
-/// The scheduler's answer, and the policy, trained now if it was not before; none where nobody trains.
-type Decided = Result<Option<(Answer, Arc<dyn Policy + Send + Sync>)>, DecideError>;
 
 /// Where a job's run hears from.
 pub(super) struct Voices {
     teacher: mpsc::UnboundedReceiver<(Work, Told)>,
     pub(super) students: mpsc::UnboundedReceiver<(Work, Told)>,
-    decisions: mpsc::Receiver<Decided>,
+    decisions: mpsc::Receiver<Answered>,
     /// What boards said before the run could hear.
     earlier: VecDeque<FromBoard>,
 }
@@ -185,10 +180,10 @@ impl JobRun<'_> {
         Ok(Heard::Inputs(inputs, Some(stored)))
     }
 
-    fn on_answer(&mut self, answer: Option<Decided>) -> Result<Option<Input>, JobFailure> {
+    fn on_answer(&mut self, answer: Option<Answered>) -> Result<Option<Input>, JobFailure> {
         let Some(answer) = answer else { return Ok(None) };
-        let Some((answer, policy)) = answer? else { return Ok(Some(Input::Decided(BTreeMap::new()))) };
-        self.policy = Some(policy);
+        let Some(answer) = answer? else { return Ok(Some(Input::Decided(BTreeMap::new()))) };
+        self.keep_answer(&answer)?;
         if self.objective.is_none() {
             self.objective = Some(answer.objective);
             self.host.store.set_objective(self.id, answer.objective)?;
@@ -277,6 +272,11 @@ impl JobRun<'_> {
             Output::Cancel(task) => {
                 let _ = self.student_asks.send(Ask::Cancel(Work::Task(task)));
             }
+            Output::Learnt(device) => {
+                if let Some(member) = self.coordinator.members().get(&device) {
+                    self.host.store.keep_experience(&device, &member.twin.experience)?;
+                }
+            }
             Output::Decide => self.decide()?,
             Output::Note(told) => {
                 if let Note::Round(record) = &told {
@@ -307,33 +307,6 @@ impl JobRun<'_> {
         if let Some(happened) = Happened::of(note) {
             self.host.tell(self.id, happened);
         }
-    }
-
-    /// Asks the scheduler, on a thread of its own: a table takes a second or two to train.
-    fn decide(&self) -> Result<(), JobFailure> {
-        let now = self.host.started.elapsed();
-        let scheduler = self.host.config.scheduler.clone();
-        let Some(question) = pose(&self.coordinator, &self.calibration, &scheduler, self.job, now)? else {
-            // Nobody trains, so nothing is decided; whoever comes is asked for then.
-            let _ = self.decided.try_send(Ok(None));
-            return Ok(());
-        };
-        self.keep_scenario(&question);
-        let (policy, decided) = (self.policy.clone(), self.decided.clone());
-        tokio::task::spawn_blocking(move || {
-            let policy = match policy {
-                Some(policy) => Ok(policy),
-                None => question.prepare(&scheduler).map(Arc::from),
-            };
-            let answer = policy.and_then(|policy| Ok(Some((question.decide(policy.as_ref(), &scheduler)?, policy))));
-            // Nobody listens only when the job is over.
-            let _ = decided.blocking_send(answer);
-        });
-        Ok(())
-    }
-
-    fn keep_scenario(&self, question: &Question) {
-        tracing::debug!(job = %self.id, scenario = ?question.scenario(), "the scheduler is asked");
     }
 
     fn report(self) -> Result<JobReport, JobFailure> {
@@ -396,7 +369,8 @@ fn touched(input: &Input) -> Option<DeviceId> {
             Task::Count { device, .. }
             | Task::Init { device, .. }
             | Task::Labels { device, .. }
-            | Task::Epoch { device, .. } => Some(device.clone()),
+            | Task::Epoch { device, .. }
+            | Task::Score { device, .. } => Some(device.clone()),
             Task::Teacher { .. } => None,
         },
         Input::Decided(_) | Input::Tick => None,

@@ -10,6 +10,7 @@
 
 mod backup;
 mod classes;
+mod decisions;
 mod jobs;
 mod logs;
 mod models;
@@ -22,7 +23,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use decisions::DecisionRecord;
 use rusqlite::{Connection, OptionalExtension, params};
+use twin_core::experience::Experience;
 use twin_core::twin::{DatasetCounts, Twin, TwinDataset};
 use twin_data::blobs::{BlobError, Blobs};
 use twin_data::classes::ClassError;
@@ -207,13 +210,16 @@ impl Store {
     /// # Errors
     /// When the database refuses or is damaged.
     pub fn twin(&self, device: &DeviceId) -> Result<Twin, StoreError> {
-        let sql = "SELECT dataset_version, dataset_blob, train, held, labels, document FROM twin WHERE device = ?1";
+        let sql = "SELECT dataset_version, dataset_blob, train, held, labels, document, experience FROM twin
+                   WHERE device = ?1";
         let row = self.records.query_row(sql, [device.as_str()], |row| {
             let dataset: (Option<[u8; 32]>, Option<[u8; 32]>) = (row.get(0)?, row.get(1)?);
             let counts: (Option<u32>, Option<u32>, Option<String>) = (row.get(2)?, row.get(3)?, row.get(4)?);
-            Ok((dataset, counts, row.get::<_, i64>(5)?))
+            Ok((dataset, counts, row.get::<_, i64>(5)?, row.get::<_, Option<String>>(6)?))
         });
-        let Some((dataset, counts, document)) = self.asked(row.optional())? else { return Ok(Twin::new(None, 0)) };
+        let Some((dataset, counts, document, experience)) = self.asked(row.optional())? else {
+            return Ok(Twin::new(None, 0));
+        };
         let counts = match counts {
             (Some(train), Some(held), Some(labels)) => {
                 let labels =
@@ -228,7 +234,23 @@ impl Store {
             }
             _ => None,
         };
-        Ok(Twin::new(dataset, document.unsigned_abs()))
+        let mut twin = Twin::new(dataset, document.unsigned_abs());
+        if let Some(text) = experience {
+            twin.experience =
+                serde_json::from_str(&text).map_err(|_| self.damaged(format!("what was learnt of {device}")))?;
+        }
+        Ok(twin)
+    }
+
+    /// What was learnt of a device from now on.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn keep_experience(&self, device: &DeviceId, experience: &Experience) -> Result<(), StoreError> {
+        let text = serde_json::to_string(experience).expect("numbers and names serialise");
+        let sql = "INSERT INTO twin (device, experience) VALUES (?1, ?2)
+                   ON CONFLICT (device) DO UPDATE SET experience = excluded.experience";
+        self.asked(self.records.execute(sql, params![device.as_str(), text])).map(drop)
     }
 
     /// A twin holds a dataset from now on; counts of an earlier one are forgotten.

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub(super) const VERSION: i64 = STEPS.len() as i64;
 
 /// Each step brings a database of the version before to the next. A released step is never changed.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     "
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     CREATE TABLE device (
@@ -122,6 +122,17 @@ const STEPS: [&str; 5] = [
     "
     ALTER TABLE job ADD COLUMN classes TEXT NOT NULL DEFAULT '[]';
     ALTER TABLE job ADD COLUMN parent INTEGER REFERENCES job (id);
+",
+    // What was learnt of devices, and why they got what they got.
+    "
+    ALTER TABLE twin ADD COLUMN experience TEXT;
+    CREATE TABLE decision (
+        device TEXT PRIMARY KEY,
+        job INTEGER NOT NULL REFERENCES job (id),
+        number INTEGER NOT NULL,
+        decided INTEGER NOT NULL DEFAULT (unixepoch()),
+        record TEXT NOT NULL
+    ) STRICT;
 ",
 ];
 

@@ -207,25 +207,17 @@ impl Member {
         } else if self.twin.away_for(now).or(unseen).is_some_and(|away| away >= spec.patience) {
             self.leave(device, Departure::Away, out);
         } else if matches!(&self.phase, Phase::Local(epoch) if now >= epoch.deadline) {
-            self.offload(spec, device, "it missed the deadline".into(), now, out);
+            self.miss(spec, device, now, out);
         }
     }
 
     /// The device takes no further part.
     pub(super) fn leave(&mut self, device: &DeviceId, why: Departure, out: &mut Vec<Output>) {
-        match &self.phase {
-            Phase::Local(epoch) => {
-                out.push(Output::Cancel(Task::Labels { device: device.clone(), round: epoch.run.student.round }));
-            }
-            Phase::Host(epoch) => out.push(Output::Cancel(epoch.task(device))),
-            Phase::Absent
-            | Phase::Copying
-            | Phase::Counting
-            | Phase::Ready
-            | Phase::Starting
-            | Phase::Confirming(_)
-            | Phase::Finished { .. }
-            | Phase::Left { .. } => {}
+        if let Some(attempt) = self.phase.attempt() {
+            out.push(Output::Cancel(Task::Labels { device: device.clone(), round: attempt.run.student.round }));
+        }
+        if let Phase::Host(epoch) = &self.phase {
+            out.push(Output::Cancel(epoch.task(device)));
         }
         out.push(Output::Note(Note::Left(device.clone(), why.to_string())));
         self.phase = Phase::Left { why, student: self.phase.student() };

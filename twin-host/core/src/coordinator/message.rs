@@ -12,6 +12,7 @@ use twin_shared::units::{BitsPerSecond, Gigahertz, Hertz, Seconds};
 use twin_shared::wire::telemetry::Telemetry;
 use twin_shared::wire::{Birth, Order, Purpose, Refusal, Reply, Sparing, TwinDocument};
 
+use crate::experience::Scored;
 use crate::twin::Twin;
 
 /// What happened.
@@ -114,6 +115,17 @@ pub enum Task {
         /// How the state after travels; none is whole, or not at all.
         sparing: Option<Sparing>,
     },
+    /// Let a twin score another's frozen student, or its own, on its held-out samples; only counts come back.
+    Score {
+        /// Whose student.
+        device: DeviceId,
+        /// The epoch after which it is in this state.
+        round: RoundId,
+        /// Its state.
+        state: BlobHash,
+        /// The twin that scores it.
+        by: DeviceId,
+    },
 }
 
 impl fmt::Display for Task {
@@ -124,6 +136,7 @@ impl fmt::Display for Task {
             Self::Init { device, .. } => write!(f, "making the student of {device}"),
             Self::Labels { device, round } => write!(f, "labels of {device}, epoch {round}"),
             Self::Epoch { device, round, .. } => write!(f, "training the student of {device}, epoch {round}"),
+            Self::Score { device, round, by, .. } => write!(f, "{by} scoring the student of {device}, epoch {round}"),
         }
     }
 }
@@ -208,6 +221,8 @@ pub enum Output {
     Cancel(Task),
     /// The device's share of the host's compute and of the downlink from now on.
     Share(DeviceId, Allotment),
+    /// What was learnt of a device has changed: keep it.
+    Learnt(DeviceId),
     /// Ask the scheduler for a decision on the present state.
     Decide,
     /// For logs, the store and people.
@@ -275,6 +290,24 @@ pub enum Note {
         round: RoundId,
         /// Why.
         why: String,
+    },
+    /// The state of an epoch that had missed its deadline came before the host was done with it, and is taken.
+    TakenLate {
+        /// Which board.
+        device: DeviceId,
+        /// Which epoch.
+        round: RoundId,
+    },
+    /// A student was scored on held-out samples.
+    Scored {
+        /// Whose.
+        device: DeviceId,
+        /// The epoch after which.
+        round: RoundId,
+        /// The network.
+        architecture: Architecture,
+        /// The scores.
+        scored: Scored,
     },
     /// A device takes no further part.
     Left(DeviceId, String),

@@ -124,9 +124,45 @@ impl Phase {
         }
     }
 
-    /// The epoch that is being trained, and where.
+    /// The board's own attempt at the epoch: in time, or late and not overtaken yet.
+    #[must_use]
+    pub(super) const fn attempt(&self) -> Option<&LocalEpoch> {
+        match self {
+            Self::Local(epoch) | Self::Host(HostEpoch { late: Some(epoch), .. }) => Some(epoch),
+            Self::Host(HostEpoch { late: None, .. })
+            | Self::Absent
+            | Self::Copying
+            | Self::Counting
+            | Self::Ready
+            | Self::Starting
+            | Self::Confirming(_)
+            | Self::Finished { .. }
+            | Self::Left { .. } => None,
+        }
+    }
+
+    /// As [`Self::attempt`], to be changed.
+    pub(super) const fn attempt_mut(&mut self) -> Option<&mut LocalEpoch> {
+        match self {
+            Self::Local(epoch) | Self::Host(HostEpoch { late: Some(epoch), .. }) => Some(epoch),
+            Self::Host(HostEpoch { late: None, .. })
+            | Self::Absent
+            | Self::Copying
+            | Self::Counting
+            | Self::Ready
+            | Self::Starting
+            | Self::Confirming(_)
+            | Self::Finished { .. }
+            | Self::Left { .. } => None,
+        }
+    }
+
+    /// The epoch that is being trained, and where, as the board was told.
     #[must_use]
     pub(super) const fn epoch(&self) -> Option<(&Running, Site)> {
+        if let Some(attempt) = self.attempt() {
+            return Some((&attempt.run, Site::Local));
+        }
         match self {
             Self::Local(epoch) => Some((&epoch.run, Site::Local)),
             Self::Host(epoch) => Some((&epoch.run, Site::Host)),
@@ -168,6 +204,9 @@ pub struct HostEpoch {
     /// How the state will travel; none is whole, or not at all.
     pub(super) sparing: Option<Sparing>,
     pub(super) trained: Option<(Duration, BlobHash, f32)>,
+    /// The board's own attempt at the same epoch from the same base, which missed its deadline: whoever is done first
+    /// has trained it.
+    pub(super) late: Option<LocalEpoch>,
 }
 
 impl HostEpoch {

@@ -132,7 +132,8 @@ impl Standing {
                 trained: trained.map(|(_, trained)| TrainedEpoch { loss: finite(trained.loss), ..trained }),
                 arrived: arrived.map(|(_, state)| state),
             },
-            Phase::Host(HostEpoch { run, sparing, trained }) => Self::Host {
+            // The board's own late attempt is not gone on with: the host is at it.
+            Phase::Host(HostEpoch { run, sparing, trained, late: _ }) => Self::Host {
                 student: run.student,
                 allotment: run.allotment,
                 sparing: *sparing,
@@ -168,6 +169,7 @@ impl Standing {
                 run: running(student, allotment),
                 sparing,
                 trained: trained.map(|(state, loss)| (now, state, loss)),
+                late: None,
             }),
             Self::Confirming { student, allotment, site, document, loss, measured } => {
                 Phase::Confirming(Confirmation { run: running(student, allotment), site, document, loss, measured })

@@ -34,6 +34,7 @@ fn spec() -> JobSpec {
         patience: Duration::from_secs(100),
         deadline_factor: 5.0,
         decide_every: Duration::from_secs(1000),
+        score_every: 0,
     }
 }
 
@@ -48,7 +49,7 @@ fn allotment(site: Site) -> Allotment {
         frequency: Gigahertz(1.0),
         bandwidth: Hertz(1e6),
         rate: BitsPerSecond(4e6),
-        predicted: PredictedDelay { student: Seconds(10.0), ..PredictedDelay::default() },
+        predicted: PredictedDelay { pipelined: Seconds(10.0), ..PredictedDelay::default() },
     }
 }
 
@@ -221,10 +222,14 @@ impl Fleet {
                     Task::Init { .. } => done(student(BlobHash([3; 32]))),
                     Task::Labels { .. } => done(Outcome::Labels { blocks: 0 }),
                     Task::Epoch { base, .. } => done(student(next_state(base))),
+                    Task::Score { .. } => {
+                        let full_top1 = twin_shared::pipe::Score { correct: 1, total: 1 };
+                        done(Outcome::Evaluation(twin_shared::pipe::Evaluation { full_top1, ..Default::default() }))
+                    }
                 };
                 self.inbox.push_back(Input::Task(task, event));
             }
-            Output::Cancel(_) => {}
+            Output::Cancel(_) | Output::Learnt(_) => {}
             Output::Decide => {
                 let allotments = self.sites.iter().map(|(device, site)| (device.clone(), allotment(*site)));
                 self.inbox.push_back(Input::Decided(allotments.collect()));
@@ -424,6 +429,118 @@ fn a_silent_board_misses_its_deadline_and_its_epoch_is_offloaded() {
     }
     assert_eq!((fleet.offloaded, fleet.rounds_of("board1")), (1, vec![0, 1, 2]));
     assert!(matches!(fleet.coordinator.members()[&device("board0")].phase(), Phase::Host(_)));
+}
+
+/// A board that is too slow for its deadline, stepped by hand: the job up to the moment at which the host has begun the
+/// same epoch. Returns the host's task and what the board was assigned.
+#[allow(clippy::wildcard_enum_match_arm, reason = "what else comes out is of no matter here")]
+fn late_board() -> (Coordinator, DeviceId, Task, twin_shared::wire::Assignment, Duration) {
+    let name = device("board0");
+    let mut coordinator = Coordinator::new(spec(), strangers(std::slice::from_ref(&name)), Duration::ZERO);
+    let mut now = Duration::ZERO;
+    let mut inbox = VecDeque::from([Input::Board(name.clone(), BoardInput::Online(birth(1, true)))]);
+    let mut assigned = None;
+    loop {
+        let input = inbox.pop_front().unwrap_or(Input::Tick);
+        now += Duration::from_secs(1);
+        for output in coordinator.handle(now, input) {
+            match output {
+                Output::Command(_, Order::SendDataset(version)) => {
+                    let purpose = Purpose::Dataset(version);
+                    inbox.push_back(Input::Board(
+                        name.clone(),
+                        BoardInput::Received { purpose, blob: BlobHash([5; 32]) },
+                    ));
+                }
+                Output::Command(_, Order::Assign(assignment)) => {
+                    assert_eq!(assignment.site, Site::Local, "nothing takes the epoch from the board");
+                    assigned = Some(assignment);
+                }
+                Output::Decide => {
+                    inbox.push_back(Input::Decided(BTreeMap::from([(name.clone(), allotment(Site::Local))])));
+                }
+                Output::Run(task @ Task::Epoch { .. }) => {
+                    return (coordinator, name, task, assigned.expect("assigned first"), now);
+                }
+                Output::Run(task) => {
+                    let student = Outcome::Student {
+                        version: twin_shared::id::ModelVersion([0; 32]),
+                        hash: BlobHash([3; 32]),
+                        bytes: 10,
+                        loss: 0.5,
+                        samples: 10,
+                    };
+                    let outcome = match &task {
+                        Task::Count { .. } => Outcome::Counts { train: 10, held: 1, labels: vec![5, 5] },
+                        Task::Teacher { .. } => Outcome::Weights { hash: BlobHash([2; 32]), loss: 0.1 },
+                        Task::Init { .. } => student,
+                        other => {
+                            assert!(matches!(other, Task::Labels { .. }), "{other}");
+                            Outcome::Labels { blocks: 0 }
+                        }
+                    };
+                    inbox.push_back(Input::Task(task, TaskEvent::Done(outcome)));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What the board says when it is done after all.
+fn done_late(name: &DeviceId, assignment: &twin_shared::wire::Assignment) -> [Input; 2] {
+    let state = next_state(&assignment.base);
+    let (job, round) = (assignment.job, assignment.round);
+    let trained = TrainedEpoch { job, round, state, samples: 10, loss: 0.5, training_ms: 90_000, starved_ms: 0 };
+    [
+        BoardInput::Reply(Reply { command: 1, status: Status::Trained(trained) }),
+        BoardInput::Received { purpose: Purpose::Student { job, round }, blob: state },
+    ]
+    .map(|input| Input::Board(name.clone(), input))
+}
+
+#[test]
+fn a_missed_deadline_comes_from_the_pipelined_estimate_and_is_counted() {
+    let (coordinator, name, _, assignment, now) = late_board();
+    // 10 s pipelined, times 5, is below the shortest deadline of a minute.
+    assert_eq!(assignment.deadline_ms, 60_000);
+    assert!(now >= Duration::from_secs(60));
+    let experience = &coordinator.members()[&name].twin.experience;
+    assert_eq!((experience.missed_deadlines, experience.taken_late), (1, 0));
+    let speed = experience.speeds.of(Architecture::Vgg8).expect("a missed deadline tells how slow it is at least");
+    assert!(speed.seconds_per_sample >= 6.0, "{speed:?}");
+}
+
+#[test]
+fn a_late_state_is_taken_while_its_base_fits() {
+    let (mut coordinator, name, task, assignment, now) = late_board();
+    let outputs: Vec<Output> =
+        done_late(&name, &assignment).into_iter().flat_map(|input| coordinator.handle(now, input)).collect();
+    assert!(outputs.contains(&Output::Cancel(task)), "the host's own attempt ends: {outputs:?}");
+    let state_of =
+        |output: &Output| if let Output::Desired(_, document) = output { Some(document.state) } else { None };
+    let wanted = outputs.iter().find_map(state_of);
+    assert_eq!(wanted, Some(next_state(&assignment.base)));
+    assert!(outputs.contains(&Output::Note(Note::TakenLate { device: name.clone(), round: assignment.round })));
+    assert_eq!(coordinator.members()[&name].twin.experience.taken_late, 1);
+}
+
+#[test]
+fn a_state_that_comes_after_the_hosts_is_not_taken() {
+    let (mut coordinator, name, task, assignment, now) = late_board();
+    let hash = BlobHash([9; 32]);
+    let version = twin_shared::id::ModelVersion([0; 32]);
+    let trained = Outcome::Student { version, hash, bytes: 10, loss: 0.5, samples: 10 };
+    let outputs = coordinator.handle(now, Input::Task(task, TaskEvent::Done(trained)));
+    let told = outputs
+        .iter()
+        .any(|output| matches!(output, Output::Command(_, Order::Assign(assignment)) if assignment.site == Site::Host));
+    assert!(told, "the board hears that it is overtaken: {outputs:?}");
+    let late: Vec<Output> =
+        done_late(&name, &assignment).into_iter().flat_map(|input| coordinator.handle(now, input)).collect();
+    assert!(late.iter().all(|output| !matches!(output, Output::Desired(..))), "{late:?}");
+    assert!(late.iter().any(|output| matches!(output, Output::Note(Note::Refused(..)))), "{late:?}");
+    assert_eq!(coordinator.members()[&name].twin.experience.taken_late, 0);
 }
 
 #[test]

@@ -91,6 +91,42 @@ impl Family {
         if devices == 0 { Err(no_devices()) } else { Ok(Self::Fleet { devices }) }
     }
 
+    /// What a live scenario varies by: throttling, and a few decibels of fading.
+    #[must_use]
+    pub const fn around(scenario: Scenario) -> Self {
+        Self::Around { scenario, frequency: 1.5, gain: 4.0 }
+    }
+
+    /// Whether a policy trained on this family knows such a scenario: for one around another, the same devices with
+    /// the same permissions, students and data, each frequency, link and measured second within what was drawn.
+    #[must_use]
+    pub fn covers(&self, scenario: &Scenario) -> bool {
+        let Self::Around { scenario: middle, frequency, gain } = self else { return true };
+        let alike = middle.models().len() == scenario.models().len()
+            && middle.devices().len() == scenario.devices().len()
+            && middle.models().iter().zip(scenario.models()).all(|(a, b)| a.name == b.name);
+        alike
+            && middle.devices().iter().zip(scenario.devices()).all(|(known, now)| {
+                let near = |a: f64, b: f64, factor: f64| (1.0 / factor..=factor).contains(&(a / b));
+                let (weakest, strongest) =
+                    (with_gain(known.efficiency().0, 1.0 / gain), with_gain(known.efficiency().0, *gain));
+                let seconds =
+                    known.measured.iter().zip(&now.measured).all(|(a, b)| match (a.local_seconds, b.local_seconds) {
+                        (Some(a), Some(b)) => near(a, b, *frequency),
+                        (None, None) => true,
+                        (Some(_), None) | (None, Some(_)) => false,
+                    });
+                known.id() == now.id()
+                    && seconds
+                    && known.measured.len() == now.measured.len()
+                    && known.can_train() == now.can_train()
+                    && known.allowed == now.allowed
+                    && near(known.frequency().0, now.frequency().0, *frequency)
+                    && near(known.data_scale(), now.data_scale(), 1.1)
+                    && (weakest..=strongest).contains(&now.efficiency().0)
+            })
+    }
+
     /// Devices of every draw.
     #[must_use]
     pub fn devices(&self) -> usize {

@@ -315,7 +315,7 @@ pub fn best_constant_of(scenarios: &[Scenario]) -> Choice {
 pub(crate) fn constant_objective(scenario: &Scenario, constant: Choice) -> f64 {
     let choices: Vec<Choice> =
         (0..scenario.devices.len()).map(|device| nearest_choice(scenario, device, constant)).collect();
-    Tally::new(scenario, &choices).objective(&SharedCost::new(scenario, 1.0))
+    Tally::new(scenario, &choices).objective(&SharedCost::new(scenario))
 }
 
 /// Edges of the bins at quantiles of the draws; sums as the nominal answer makes them, spread as choices spread them.

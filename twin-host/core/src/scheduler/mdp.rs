@@ -244,7 +244,7 @@ impl Episode {
         let devices = 0..scenario.devices.len();
         Self {
             table: LoadTable::new(scenario),
-            costs: SharedCost::new(scenario, 1.0),
+            costs: SharedCost::new(scenario),
             own_keys: scenario.devices.iter().map(|device| quantiser.own_key(device)).collect(),
             joint_state: quantiser.joint_state(scenario),
             nominal: devices

@@ -27,9 +27,9 @@ pub struct ChannelCost {
 }
 
 impl SharedCost {
-    /// The costs of a scenario's budgets, these multiplied by `share` (1 but for samples of devices).
+    /// The costs of a scenario's budgets.
     #[must_use]
-    pub fn new(scenario: &Scenario, share: f64) -> Self {
+    pub fn new(scenario: &Scenario) -> Self {
         let (alpha, delta) = (scenario.weights.delay, scenario.weights.bandwidth);
         let channel = |budget: f64| ChannelCost {
             slope: 2.0 * alpha.sqrt() * delta.sqrt(),
@@ -38,9 +38,25 @@ impl SharedCost {
             knee: budget * (delta / alpha).sqrt(),
         };
         Self {
-            compute: alpha / (scenario.frequency.0 * share),
-            channels: scenario.bandwidths.iter().map(|budget| channel(budget.0 * share)).collect(),
+            compute: alpha / scenario.frequency.0,
+            channels: scenario.bandwidths.iter().map(|budget| channel(budget.0)).collect(),
             delay_weight: alpha,
+        }
+    }
+
+    /// The costs where every budget is multiplied by `share`: those of a sample of the devices.
+    #[must_use]
+    pub(crate) fn scaled(&self, share: f64) -> Self {
+        let scaled = |cost: &ChannelCost| ChannelCost {
+            slope: cost.slope,
+            curve: cost.curve / share,
+            rent: cost.rent * share,
+            knee: cost.knee * share,
+        };
+        Self {
+            compute: self.compute / share,
+            channels: self.channels.iter().map(scaled).collect(),
+            delay_weight: self.delay_weight,
         }
     }
 

@@ -8,6 +8,7 @@
 
 use super::cost::{Choice, Load};
 use super::loads::Loads;
+use super::narrow::narrowed_prices;
 use super::objective::SharedCost;
 use super::polygon::Polygon;
 
@@ -142,34 +143,52 @@ fn widened([low, high]: [f64; 2]) -> [f64; 2] {
     [low * (1.0 - 1e-9), high * (1.0 + 1e-9)]
 }
 
-/// Devices in the sample that gives a large fleet its first prices.
-const SAMPLE: usize = 2_048;
 /// Relative to the shared costs: where a better bound would no longer show.
 const TOLERANCE: f64 = 1e-9;
 /// Supergradients before the best price found so far is taken; each but the quasi-Newton ones takes 37 % of the area.
 const CUTS: u32 = 160;
 
-/// The prices of (nearly) the best bound. `sample` gives the loads of about that many devices, evenly spread, and is
-/// asked for when there are many more than that.
-pub(crate) fn best_prices<L: Loads, S: Loads>(
-    loads: &L,
-    costs: &SharedCost,
-    sample: impl FnOnce(usize) -> (S, SharedCost),
-) -> Prices {
-    if costs.channels.len() > 1 {
-        return prices_by_channel(loads, costs);
-    }
-    let start = (loads.devices() > 2 * SAMPLE).then(|| {
-        let (sample, costs) = sample(SAMPLE);
-        plane_search(&sample, &costs, None)
-    });
-    plane_search(loads, costs, start.as_ref())
+/// The prices of (nearly) the best bound.
+pub(crate) fn best_prices(loads: &impl Loads, costs: &SharedCost) -> Prices {
+    if costs.channels.len() > 1 { prices_by_channel(loads, costs) } else { narrowed_prices(loads, costs) }
 }
 
-/// Maximises the bound over (λ, ν) from an optional first guess.
-fn plane_search(loads: &impl Loads, costs: &SharedCost, start: Option<&Prices>) -> Prices {
-    let extent = Extent::new(loads, 1);
-    let ranges = [extent.compute_range(costs), extent.channel_range(costs, 0)];
+/// Where the best (λ, ν) is looked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) compute: [f64; 2],
+    pub(crate) channel: [f64; 2],
+    /// Whether a link has a cap.
+    pub(crate) capped: bool,
+}
+
+impl Window {
+    /// All that it can be.
+    pub(crate) fn whole(loads: &impl Loads, costs: &SharedCost) -> Self {
+        let extent = Extent::new(loads, 1);
+        let (compute, channel) = (extent.compute_range(costs), extent.channel_range(costs, 0));
+        Self { compute, channel, capped: extent.capped }
+    }
+}
+
+/// Devices whose answer is the same everywhere in a window, by the sums of their loads: they pay
+/// `fixed + λ compute + ν channel`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Settled {
+    pub(crate) fixed: f64,
+    pub(crate) compute: f64,
+    pub(crate) channel: f64,
+}
+
+/// Maximises the bound over (λ, ν) within a window, from an optional first guess.
+pub(crate) fn plane_search(
+    loads: &impl Loads,
+    costs: &SharedCost,
+    settled: Settled,
+    window: Window,
+    start: Option<&Prices>,
+) -> Prices {
+    let ranges = [window.compute, window.channel];
     let width = ranges.map(|[low, high]| high - low);
     let price = |x: [f64; 2], axis: usize| ranges[axis][0] + width[axis] * x[axis];
     let place = |prices: &Prices| {
@@ -189,17 +208,19 @@ fn plane_search(loads: &impl Loads, costs: &SharedCost, start: Option<&Prices>) 
         let prices = Prices { compute: price(point, 0), channels: vec![price(point, 1)] };
         prices.respond(loads, costs, &mut response, None);
         let supply = [prices.compute / (2.0 * costs.compute), costs.channels[0].cleared(prices.channels[0])];
-        let demand = [response.compute_sum, response.channel_sums[0]];
+        let demand = [response.compute_sum + settled.compute, response.channel_sums[0] + settled.channel];
         let slope = [0, 1].map(|axis| (demand[axis] - supply[axis]) * width[axis]);
-        if response.bound > best_bound {
-            best_bound = response.bound;
+        let paid = settled.fixed + prices.compute * settled.compute + prices.channels[0] * settled.channel;
+        let bound = response.bound + paid;
+        if bound > best_bound {
+            best_bound = bound;
             best = prices;
         }
         let shared = costs.of_compute(demand[0]) + costs.channels[0].of(demand[1]);
         let tolerance = TOLERANCE * shared.max(f64::MIN_POSITIVE);
         // Without caps the answers themselves are a decision, and their value closes the gap from above.
-        let closed = !extent.capped && shared + response.fixed - best_bound <= tolerance;
-        if closed || slope == [0.0, 0.0] || response.bound + region.reach(point, slope) - best_bound <= tolerance {
+        let closed = !window.capped && shared + response.fixed + settled.fixed - best_bound <= tolerance;
+        if closed || slope == [0.0, 0.0] || bound + region.reach(point, slope) - best_bound <= tolerance {
             break;
         }
         if let Some((from, old)) = previous {

@@ -2,6 +2,7 @@
 //! every policy can work with; whatever cannot be is refused here, by name of key and device.
 
 use super::check::{efficiency, positive};
+use twin_shared::config::Suggestion;
 use twin_shared::id::DeviceId;
 use twin_shared::units::{
     Bits, BitsPerSecond, BitsPerSecondPerHertz, Decibels, GhzSeconds, Gigahertz, Hertz, Seconds, Watts,
@@ -175,12 +176,12 @@ pub enum Fault {
     #[error("`{0}` is missing")]
     Missing(String),
     /// A key nobody reads.
-    #[error("unknown key `{key}`; did you mean `{nearest}`?")]
+    #[error("unknown key `{key}`{}", Suggestion(nearest))]
     UnknownKey {
         /// The key.
         key: String,
-        /// The known key most like it.
-        nearest: String,
+        /// The known key most like it, if one is.
+        nearest: Option<String>,
     },
     /// A value outside its bounds.
     #[error("`{key}` is {value}; it must be {wanted}")]
@@ -366,7 +367,8 @@ impl Scenario {
         self.devices.iter().any(|device| device.rate_cap.0.is_finite())
     }
 
-    /// The same question with another board frequency and link for each device.
+    /// The same question with another board frequency and link for each device. Seconds that were measured on a board
+    /// are taken to change with its frequency.
     ///
     /// # Errors
     /// If a value is out of range or needs radio constants that the scenario lacks.
@@ -374,7 +376,12 @@ impl Scenario {
         let mut changed = self.clone();
         for (device, &(frequency, link)) in changed.devices.iter_mut().zip(boards) {
             let place = || format!("device {}", device.id);
-            device.frequency = Gigahertz(positive(place(), "frequency_ghz", frequency.0)?);
+            let frequency = Gigahertz(positive(place(), "frequency_ghz", frequency.0)?);
+            let slower = device.frequency.0 / frequency.0;
+            for seconds in device.measured.iter_mut().filter_map(|measured| measured.local_seconds.as_mut()) {
+                *seconds = positive(place(), "seconds", *seconds * slower)?;
+            }
+            device.frequency = frequency;
             device.efficiency = efficiency(link, self.radio.as_ref(), &device.id)?;
             device.link = link;
         }

@@ -5,7 +5,7 @@ use super::cost::Choice;
 use super::decision::Decision;
 use super::loads::Loads;
 use super::objective::SharedCost;
-use super::prices::Prices;
+use super::prices::{Prices, Response};
 use super::problem::Scenario;
 
 /// The sums that a set of choices comes to.
@@ -28,6 +28,32 @@ impl Tally {
         tally
     }
 
+    /// By how much Eq. (6) changes if one device chooses anew, for links without caps.
+    pub(crate) fn change(
+        &self,
+        scenario: &Scenario,
+        costs: &SharedCost,
+        device: usize,
+        from: Choice,
+        to: Choice,
+    ) -> f64 {
+        let (old, new) = (scenario.load(device, from), scenario.load(device, to));
+        let group = scenario.devices[device].group();
+        let (cost, sum) = (&costs.channels[group], self.channels[group]);
+        let compute = self.compute + new.compute_root - old.compute_root;
+        costs.of_compute(compute) - costs.of_compute(self.compute)
+            + (cost.of(sum + new.channel_root - old.channel_root) - cost.of(sum))
+            + (new.fixed - old.fixed)
+    }
+
+    /// One device chooses anew.
+    pub(crate) fn exchange(&mut self, scenario: &Scenario, device: usize, from: Choice, to: Choice) {
+        let (old, new) = (scenario.load(device, from), scenario.load(device, to));
+        self.compute += new.compute_root - old.compute_root;
+        self.channels[scenario.devices[device].group()] += new.channel_root - old.channel_root;
+        self.fixed += new.fixed - old.fixed;
+    }
+
     /// Eq. (6) with every share at its best, for links without caps.
     pub(crate) fn objective(&self, costs: &SharedCost) -> f64 {
         let channels: f64 = costs.channels.iter().zip(&self.channels).map(|(cost, &sum)| cost.of(sum)).sum();
@@ -42,14 +68,14 @@ const ROUNDS: usize = 40;
 /// Devices up to which capped links, whose sums have no closed form, are searched by whole evaluations.
 const CAPPED_DEVICES: usize = 64;
 
-/// Improves `choices` in place by changes of one device, or of two at once, that lower Eq. (6); `bound` is the dual
-/// bound at `prices` and rules out most of them.
+/// Improves `choices` in place by changes of one device, or of two at once, that lower Eq. (6); `choices` are the
+/// `answers` at `prices`, whose bound rules out most changes.
 pub(crate) fn improve(
     scenario: &Scenario,
     loads: &impl Loads,
     costs: &SharedCost,
     prices: &Prices,
-    bound: f64,
+    answers: &Response,
     choices: &mut [Choice],
 ) {
     if scenario.is_capped() {
@@ -58,20 +84,34 @@ pub(crate) fn improve(
         }
         return;
     }
-    let mut tally = Tally::new(scenario, choices);
+    // The answers are the choices, and without caps the response has their sums.
+    let (compute, channels, fixed) = (answers.compute_sum, answers.channel_sums.clone(), answers.fixed);
+    let mut tally = Tally { compute, channels, fixed };
     let mut objective = tally.objective(costs);
+    let (mut open, mut complete) = (Vec::new(), false);
     for _ in 0..ROUNDS {
-        let (open, _) = open_devices(loads, costs, prices, objective - bound, CANDIDATES);
+        let gap = objective - answers.bound;
+        if complete {
+            // A smaller gap leaves fewer of the same choices open.
+            open.retain_mut(|device: &mut OpenDevice| {
+                device.candidates.retain(|candidate| candidate.reduced <= gap);
+                device.candidates.len() > 1
+            });
+        } else {
+            (open, complete) = open_devices(loads, costs, prices, gap, CANDIDATES);
+        }
         let Some(better) = best_change(scenario, costs, &tally, choices, &open, objective) else {
             return;
         };
         for (device, choice) in better.into_iter().flatten() {
-            choices[device] = choice;
+            tally.exchange(scenario, device, choices[device], choice);
         }
-        tally = Tally::new(scenario, choices);
         let reached = tally.objective(costs);
         if reached >= objective {
             return;
+        }
+        for (device, choice) in better.into_iter().flatten() {
+            choices[device] = choice;
         }
         objective = reached;
     }

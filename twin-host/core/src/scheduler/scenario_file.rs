@@ -9,6 +9,7 @@ use super::problem::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use twin_shared::config::nearest;
 use twin_shared::id::DeviceId;
 use twin_shared::units::{
     Bits, BitsPerSecond, BitsPerSecondPerHertz, Decibels, GhzSeconds, Gigahertz, Hertz, Seconds, Watts,
@@ -119,30 +120,7 @@ fn refuse_unknown(unknown: &Unknown, known: &[&str], place: &str) -> Result<(), 
     let Some(key) = unknown.keys().next() else {
         return Ok(());
     };
-    let nearest = nearest_key(key, known).to_owned();
-    Err(Fault::UnknownKey { key: key.clone(), nearest }.at(place))
-}
-
-/// The entry of `known` that takes the fewest edits to reach from `key`; the empty text if there is none.
-#[must_use]
-pub fn nearest_key<'a>(key: &str, known: &[&'a str]) -> &'a str {
-    known.iter().copied().min_by_key(|candidate| edit_distance(key, candidate)).unwrap_or_default()
-}
-
-/// Levenshtein's distance, over at most the first 64 characters of each.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, left) in a.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &right) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(left != right);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
+    Err(Fault::UnknownKey { key: key.clone(), nearest: nearest(key, known) }.at(place))
 }
 
 /// The value of a key that must be there.

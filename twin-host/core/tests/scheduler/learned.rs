@@ -39,7 +39,7 @@ fn a_table_for_a_live_scenario_is_trained_for_any_number_of_devices() {
     for devices in 1..=8 {
         let family = Family::fleet(devices).expect("it has devices");
         let scenario = family.draw(&mut generator(5, 0)).expect("the family is sound");
-        let around = Family::Around { scenario: scenario.clone(), frequency: 1.5, gain: 4.0 };
+        let around = Family::around(scenario.clone());
         let config = QConfig::sequential().suited_to(&around).within(100_000, devices);
         let mut heard = 0;
         let trained = QLearning::train(&around, &config, &mut generator(1, 0), &mut |done| heard = done);

@@ -78,7 +78,7 @@ fn read(json: serde_json::Value) -> Result<Scenario, twin_core::scheduler::Scena
 
 /// Every policy's answer must be made of numbers, permitted, and within the budgets.
 fn check(scenario: &Scenario) -> Result<(), TestCaseError> {
-    let family = Family::Around { scenario: scenario.clone(), frequency: 1.5, gain: 4.0 };
+    let family = Family::around(scenario.clone());
     for kind in PolicyKind::ALL {
         let config = kind.training().map(|config| config.suited_to(&family).within(800, scenario.devices().len()));
         let rng = &mut generator(1, 0);

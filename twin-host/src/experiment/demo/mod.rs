@@ -67,7 +67,8 @@ pub(crate) async fn run(request: &Request) -> anyhow::Result<String> {
     config.data_dir = layout.host();
     config.plain = Some(([127, 0, 0, 1], 0).into());
     config.trainer.program.clone_from(&request.programs.trainer);
-    let core = Gigahertz(config.scheduler.frequency.0 / f64::from(config.trainer.threads));
+    let frequency = config.scheduler.frequency.context("host.toml: scheduler.frequency_ghz must be given")?;
+    let core = Gigahertz(frequency.0 / f64::from(config.trainer.threads));
 
     let test = distribute(&request.digits, &scenario, request.scored, &layout)?;
     for board in &scenario.boards {

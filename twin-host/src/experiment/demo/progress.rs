@@ -60,7 +60,11 @@ impl Progress {
             }
             Note::Left(device, why) => self.say(&format!("{device} takes no further part: {why}")),
             Note::Offline(device) => self.say(&format!("{device} is gone")),
-            Note::Unknown(_) | Note::Online(_) | Note::Dataset { .. } | Note::Progress { .. } => {}
+            Note::TakenLate { device, round } => {
+                self.say(&format!("{device}: epoch {round} came late and before the host had it: it is taken"));
+            }
+            Note::Scored { .. } | Note::Unknown(_) | Note::Online(_) | Note::Dataset { .. } | Note::Progress { .. } => {
+            }
         }
         self.line(false);
     }

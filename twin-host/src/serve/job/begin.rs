@@ -8,6 +8,7 @@ use twin_core::coordinator::{Coordinator, JobProgress, JobSpec, Note};
 use twin_shared::id::JobId;
 use twin_shared::model::Architecture;
 
+use super::decisions::Decisions;
 use super::tasks::Work;
 use super::{Ending, JobFailure, JobReport, JobRun, Voices};
 use crate::calibration::Calibration;
@@ -65,7 +66,8 @@ impl Host {
         self.runs += 1;
         let work = self.work.join(self.runs.to_string());
         std::fs::create_dir_all(&work).map_err(|error| StoreError::Files { path: work.clone(), error })?;
-        let (decided, decisions) = mpsc::channel(2);
+        let (decided, answers) = mpsc::channel(2);
+        let decisions = Decisions::open(&self.store.job_directory(record.job), decided)?;
         let warm_start = record.parent.map(|parent| self.store.teacher(parent));
         let mut run = JobRun {
             host: self,
@@ -83,11 +85,10 @@ impl Host {
             rounds: Vec::new(),
             teacher_asks: teacher.asks,
             student_asks: students.asks,
-            policy: None,
+            decisions,
             objective: record.objective,
-            decided,
         };
-        let mut voices = Voices { teacher: teacher.told, students: students.told, decisions, earlier };
+        let mut voices = Voices { teacher: teacher.told, students: students.told, decisions: answers, earlier };
         let ending = run.run(&mut voices, first, note, &mut stop).await?;
         if ending == Ending::Finished {
             run.make_models(&mut voices).await?;
@@ -175,5 +176,6 @@ fn spec_of(id: JobId, job: &Job, config: &Config) -> JobSpec {
         patience: job.patience,
         deadline_factor: job.deadline_factor,
         decide_every: config.scheduler.decide_every,
+        score_every: job.student.score_every,
     }
 }

@@ -6,7 +6,8 @@ use twin_core::coordinator::{Input, Task, TaskEvent};
 use twin_core::twin::DatasetCounts;
 use twin_shared::id::{BlobHash, DeviceId, RoundId};
 use twin_shared::pipe::{
-    CompressPlan, CountJob, EpochJob, InitStudentJob, Job as TrainerJob, LabelSource, LabelsJob, Outcome, TeacherJob,
+    CompressPlan, CountJob, EpochJob, EvaluateJob, InitStudentJob, Job as TrainerJob, LabelSource, LabelsJob, Outcome, Part,
+    TeacherJob,
 };
 use twin_shared::plan::{EpochPlan, LabelKind, Method};
 use twin_shared::wire::Sparing;
@@ -42,7 +43,9 @@ impl JobRun<'_> {
     pub(super) fn start(&self, task: Task) -> Result<(), JobFailure> {
         let (asks, flow) = match &task {
             Task::Count { .. } | Task::Teacher { .. } | Task::Init { .. } => (&self.teacher_asks, TEACHER_FLOW),
-            Task::Labels { device, .. } | Task::Epoch { device, .. } => (&self.student_asks, device.as_str()),
+            Task::Labels { device, .. } | Task::Epoch { device, .. } | Task::Score { device, .. } => {
+                (&self.student_asks, device.as_str())
+            }
         };
         let job = self.job_of(&task)?;
         let ask = Ask::Run { flow: flow.to_owned(), key: Work::Task(task), job: Box::new(job) };
@@ -133,6 +136,16 @@ impl JobRun<'_> {
                     out: text(&out),
                 })
             }
+            Task::Score { device, state, by, .. } => TrainerJob::Evaluate(EvaluateJob {
+                weights: self.blob_path(device, state)?,
+                teacher: match job.student.method {
+                    Method::SimKd => Some(teacher),
+                    Method::Kd { .. } | Method::CrossEntropy => None,
+                },
+                dataset: self.dataset_of(by)?,
+                part: Part::Held,
+                devices: Vec::new(),
+            }),
             Task::Epoch { device, round, architecture, base, keeps_momentum, sparing } => {
                 let before = round.0.checked_sub(1).filter(|_| *keeps_momentum);
                 let momentum = before.map(|before| self.momentum_path(device, before));
@@ -222,9 +235,11 @@ impl JobRun<'_> {
                         false => TaskEvent::Failed(UNLIKE.into()),
                     }
                 }
-                Task::Count { .. } | Task::Teacher { .. } | Task::Init { .. } | Task::Epoch { .. } => {
-                    TaskEvent::Failed("it made labels".into())
-                }
+                Task::Count { .. }
+                | Task::Teacher { .. }
+                | Task::Init { .. }
+                | Task::Epoch { .. }
+                | Task::Score { .. } => TaskEvent::Failed("it made labels".into()),
             },
             Told::Done(outcome) => match (&task, outcome.clone()) {
                 (Task::Teacher { .. }, Outcome::Weights { hash, loss }) => {

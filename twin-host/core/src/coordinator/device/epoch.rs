@@ -96,11 +96,16 @@ impl Member {
     /// The host trains the epoch. The first state goes to the board whole: there is nothing before it that the board
     /// has.
     fn train_here(&mut self, spec: &JobSpec, device: &DeviceId, run: Running, out: &mut Vec<Output>) {
+        self.phase = Phase::Host(self.host_epoch(spec, device, run));
+        self.assign(spec, device, out);
+    }
+
+    /// An epoch on the host, not begun.
+    fn host_epoch(&self, spec: &JobSpec, device: &DeviceId, run: Running) -> HostEpoch {
         let sparing = self.sparing(spec, device, &run.student);
         let spared = self.can_spare() && run.student.common.proved && sparing.compression != Compression::None;
-        let epoch = HostEpoch { run, sparing: Some(sparing).filter(|sparing| spared && sparing.upload), trained: None };
-        self.phase = Phase::Host(epoch);
-        self.assign(spec, device, out);
+        let sparing = Some(sparing).filter(|sparing| spared && sparing.upload);
+        HostEpoch { run, sparing, trained: None, late: None }
     }
 
     /// An epoch is done whose state stays where it is: goes on with the next.
@@ -154,7 +159,7 @@ impl Member {
             samples: self.twin.counts().map_or(0, |counts| counts.train),
             batches_per_block: spec.batches_per_block,
             uplink_bits_per_second: whole(run.allotment.rate.0),
-            deadline_ms: whole(run.allotment.predicted.total().0 * spec.deadline_factor * 1e3),
+            deadline_ms: u64::try_from(allowed(spec, &run.allotment).as_millis()).unwrap_or(u64::MAX),
         };
         let order = match self.twin.dataset() {
             Some(dataset) if self.can_spare() => Order::AssignOn {
@@ -165,7 +170,7 @@ impl Member {
             Some(_) | None => Order::Assign(assignment),
         };
         out.push(Output::Command(device.clone(), order));
-        if let Phase::Local(epoch) = &self.phase {
+        if let Some(epoch) = self.phase.attempt() {
             // What was trained there since is there only.
             if !run.student.is_ahead() {
                 let base = Purpose::Base { job: spec.job, round };
@@ -202,7 +207,7 @@ impl Member {
         blob: BlobHash,
         out: &mut Vec<Output>,
     ) {
-        if let Phase::Local(epoch) = &mut self.phase
+        if let Some(epoch) = self.phase.attempt_mut()
             && epoch.run.student.round == round
         {
             // Labels that are made again after a restart are those that the board may hold already.
@@ -223,11 +228,22 @@ impl Member {
         out: &mut Vec<Output>,
     ) {
         match reply.status {
-            Status::Accepted | Status::Running { .. } | Status::Done | Status::Calibrated(_) => {}
+            Status::Accepted | Status::Running { .. } | Status::Done => {}
+            Status::Calibrated(calibration) => {
+                if self.twin.experience.speeds.calibrate(calibration) {
+                    out.push(Output::Learnt(device.clone()));
+                }
+            }
             Status::Trained(trained) if trained.job == spec.job => {
-                if let Phase::Local(epoch) = &mut self.phase
+                let clock = self.twin.compute().map(|compute| compute.clock);
+                if let Some(epoch) = self.phase.attempt_mut()
                     && epoch.run.student.round == trained.round
                 {
+                    let network = epoch.run.student.architecture;
+                    let ms = trained.training_ms.saturating_sub(trained.starved_ms);
+                    let seconds = Duration::from_millis(ms).as_secs_f64();
+                    self.twin.experience.speeds.trained(network, seconds, trained.samples, clock);
+                    out.push(Output::Learnt(device.clone()));
                     epoch.trained = Some((now, trained));
                     self.settle_local(spec, device, now, out);
                 }
@@ -258,7 +274,7 @@ impl Member {
         now: Duration,
         out: &mut Vec<Output>,
     ) {
-        if let Phase::Local(epoch) = &mut self.phase
+        if let Some(epoch) = self.phase.attempt_mut()
             && epoch.run.student.round == round
         {
             epoch.arrived = Some((now, blob));
@@ -271,14 +287,15 @@ impl Member {
 
     /// The board has said that it trained, and the state is here: both, in either order.
     fn settle_local(&mut self, spec: &JobSpec, device: &DeviceId, now: Duration, out: &mut Vec<Output>) {
-        let Phase::Local(epoch) = &self.phase else { return };
-        let run = epoch.run;
-        if let Some((_, trained)) = epoch.trained
+        let Some(epoch) = self.phase.attempt() else { return };
+        let (run, trained, arrived) = (epoch.run, epoch.trained, epoch.arrived);
+        if let Some((_, trained)) = trained
             && !self.is_exchanged(spec, device, run.student.round)
         {
+            self.overtake(device, out);
             return self.go_on(spec, device, run, (Site::Local, trained.state), trained.loss, now, out);
         }
-        let (Some((trained_at, trained)), Some((arrived_at, state))) = (epoch.trained, epoch.arrived) else {
+        let (Some((trained_at, trained)), Some((arrived_at, state))) = (trained, arrived) else {
             return;
         };
         if trained.state != state {
@@ -290,13 +307,14 @@ impl Member {
             });
             return;
         }
-        let training = Seconds(seconds(trained_at.saturating_sub(epoch.run.since)));
+        let training = Seconds(seconds(trained_at.saturating_sub(run.since)));
         let measured = Measured {
             training,
             starved: Seconds(Duration::from_millis(trained.starved_ms).as_secs_f64()),
             transfer: Seconds(seconds(arrived_at.saturating_sub(trained_at))),
             total: Seconds(0.0),
         };
+        self.overtake(device, out);
         self.confirm(spec, device, run, Site::Local, state, trained.loss, measured, out);
     }
 
@@ -317,6 +335,7 @@ impl Member {
         {
             let run = epoch.run;
             epoch.trained = Some((now, state, loss));
+            self.give_up_late(spec, device, out);
             if !self.is_exchanged(spec, device, round) {
                 return self.go_on(spec, device, run, (Site::Host, state), loss, now, out);
             }
@@ -357,7 +376,11 @@ impl Member {
         now: Duration,
         out: &mut Vec<Output>,
     ) {
-        let Phase::Local(epoch) = &self.phase else { return };
+        let Phase::Local(epoch) = &self.phase else {
+            // Late already: the host is at it.
+            self.give_up_late(spec, device, out);
+            return;
+        };
         let (mut student, allotment) = (epoch.run.student, epoch.run.allotment);
         out.push(Output::Cancel(Task::Labels { device: device.clone(), round: student.round }));
         out.push(Output::Forget(device.clone(), student.round));
@@ -369,12 +392,63 @@ impl Member {
         self.train_here(spec, device, run, out);
         out.extend(self.own_work(spec, device).map(Output::Run));
     }
+
+    /// The board is not back by its deadline: the host begins the same epoch, and nobody waits for the board. What it
+    /// is at is not taken from it: should it be done before the host, its state is taken.
+    pub(super) fn miss(&mut self, spec: &JobSpec, device: &DeviceId, now: Duration, out: &mut Vec<Output>) {
+        let Phase::Local(epoch) = &self.phase else { return };
+        let (late, student, since) = (epoch.clone(), epoch.run.student, epoch.run.since);
+        let samples = self.twin.counts().map_or(0, |counts| counts.train);
+        let clock = self.twin.compute().map(|compute| compute.clock);
+        let experience = &mut self.twin.experience;
+        experience.missed_deadlines += 1;
+        experience.speeds.missed(student.architecture, seconds(now.saturating_sub(since)), samples, clock);
+        out.push(Output::Learnt(device.clone()));
+        let why = "it missed the deadline".to_owned();
+        if student.is_ahead() {
+            // The host has to begin before what the board was at: the two are not at the same epoch.
+            return self.offload(spec, device, why, now, out);
+        }
+        out.push(Output::Note(Note::Offloaded { device: device.clone(), round: student.round, why }));
+        let allotment = Allotment { site: Site::Host, ..late.run.allotment };
+        let run = Running { student, allotment, since: now };
+        let epoch = HostEpoch { late: Some(late), ..self.host_epoch(spec, device, run) };
+        out.push(Output::Run(epoch.task(device)));
+        self.phase = Phase::Host(epoch);
+    }
+
+    /// The board's late attempt stands on the base that the host's own attempt stands on, and is here first.
+    fn overtake(&mut self, device: &DeviceId, out: &mut Vec<Output>) {
+        if let Phase::Host(overtaken) = &self.phase {
+            out.push(Output::Cancel(overtaken.task(device)));
+            out.push(Output::Note(Note::TakenLate { device: device.clone(), round: overtaken.run.student.round }));
+            self.twin.experience.taken_late += 1;
+            out.push(Output::Learnt(device.clone()));
+        }
+    }
+
+    /// The board's late attempt is of no use any more: it is told that the host trains this epoch.
+    fn give_up_late(&mut self, spec: &JobSpec, device: &DeviceId, out: &mut Vec<Output>) {
+        if let Phase::Host(epoch) = &mut self.phase
+            && let Some(late) = epoch.late.take()
+        {
+            let round = late.run.student.round;
+            out.push(Output::Cancel(Task::Labels { device: device.clone(), round }));
+            out.push(Output::Forget(device.clone(), round));
+            self.assign(spec, device, out);
+        }
+    }
+}
+
+/// How long a board has for an epoch: the estimate where labels, training and transfers overlap, times the factor.
+fn allowed(spec: &JobSpec, allotment: &Allotment) -> Duration {
+    let seconds = (allotment.predicted.pipelined.0 * spec.deadline_factor).clamp(0.0, 1e7);
+    Duration::from_secs_f64(seconds).max(SHORTEST_DEADLINE)
 }
 
 /// When a board that begins now has to have its epoch done.
 pub(super) fn deadline(spec: &JobSpec, allotment: &Allotment, now: Duration) -> Duration {
-    let predicted = Duration::from_secs_f64((allotment.predicted.total().0 * spec.deadline_factor).clamp(0.0, 1e7));
-    now + predicted.max(SHORTEST_DEADLINE)
+    now + allowed(spec, allotment)
 }
 
 /// The batches of an epoch, the same for board, labels and host.

@@ -8,7 +8,7 @@
 use super::{Policy, PolicyError};
 use crate::scheduler::cost::Choice;
 use crate::scheduler::decision::Decision;
-use crate::scheduler::loads::{LoadTable, Loads};
+use crate::scheduler::loads::{FleetLoads, LoadTable, Loads};
 use crate::scheduler::objective::SharedCost;
 use crate::scheduler::prices::{Prices, Response, best_prices};
 use crate::scheduler::problem::Scenario;
@@ -33,16 +33,11 @@ const TABLE: usize = 16_384;
 
 /// Solves the relaxation over these loads, which must be the scenario's own.
 pub(crate) fn relax(scenario: &Scenario, loads: &impl Loads, costs: &SharedCost) -> Relaxed {
-    let prices = best_prices(loads, costs, |count| {
-        let all = loads.devices();
-        let spread = (0..count).map(|index| index * all / count);
-        let sample = LoadTable::of(scenario, spread);
-        (sample, SharedCost::new(scenario, count as f64 / all as f64))
-    });
+    let prices = best_prices(loads, costs);
     let mut response = Response::default();
     let mut choices = Vec::with_capacity(loads.devices());
     prices.respond(loads, costs, &mut response, Some(&mut choices));
-    improve(scenario, loads, costs, &prices, response.bound, &mut choices);
+    improve(scenario, loads, costs, &prices, &response, &mut choices);
     Relaxed { prices, bound: response.bound, choices }
 }
 
@@ -52,11 +47,11 @@ impl Policy for Dual {
     }
 
     fn decide(&self, scenario: &Scenario, _rng: &mut ChaCha8Rng) -> Result<Decision, PolicyError> {
-        let costs = SharedCost::new(scenario, 1.0);
+        let costs = SharedCost::new(scenario);
         let relaxed = if scenario.devices().len() <= TABLE {
             relax(scenario, &LoadTable::new(scenario), &costs)
         } else {
-            relax(scenario, scenario, &costs)
+            relax(scenario, &FleetLoads::new(scenario), &costs)
         };
         Ok(Decision::of_choices(scenario, self.name(), &relaxed.choices).certified(relaxed.bound))
     }

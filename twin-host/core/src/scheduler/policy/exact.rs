@@ -38,7 +38,7 @@ impl Policy for Exact {
 
     fn decide(&self, scenario: &Scenario, _rng: &mut ChaCha8Rng) -> Result<Decision, PolicyError> {
         let table = LoadTable::new(scenario);
-        let costs = SharedCost::new(scenario, 1.0);
+        let costs = SharedCost::new(scenario);
         let relaxed = relax(scenario, &table, &costs);
         let incumbent = Decision::of_choices(scenario, self.name(), &relaxed.choices);
         let resolution = RESOLUTION * incumbent.objective.abs().max(incumbent.terms.cost());

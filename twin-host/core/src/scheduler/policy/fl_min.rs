@@ -23,4 +23,8 @@ impl Policy for FlMin {
     fn decide(&self, scenario: &Scenario, _rng: &mut ChaCha8Rng) -> Result<Decision, PolicyError> {
         self.table.decide(&Extreme::Least.restrict(scenario.clone())?, self.name())
     }
+
+    fn table(&self) -> Option<&QTable> {
+        Some(&self.table)
+    }
 }

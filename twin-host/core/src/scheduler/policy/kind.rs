@@ -4,6 +4,7 @@ use super::one_model::Extreme;
 use super::{AllHost, AllLocal, BestConstant, Dual, Exact, FlMax, FlMin, Policy, QLearning, QLearningOnly, Random};
 use crate::scheduler::family::Family;
 use crate::scheduler::learning::{CurvePoint, QConfig, TrainingError, train};
+use crate::scheduler::q_table::QTable;
 use rand_chacha::ChaCha8Rng;
 
 /// Every policy that can be asked for.
@@ -83,6 +84,18 @@ impl PolicyKind {
             Self::QLearningJoint => Some(QConfig::joint()),
             Self::QLearningOnly => Some(QConfig::only(LEVELS)),
             Self::FlMin | Self::FlMax => Some(QConfig { episodes: 300_000, ..QConfig::sequential() }),
+            Self::Exact | Self::Dual | Self::AllLocal | Self::AllHost | Self::BestConstant | Self::Random => None,
+        }
+    }
+
+    /// The policy with a table that was trained earlier; `None` where the policy has no table.
+    #[must_use]
+    pub fn with_table(self, table: QTable) -> Option<Box<dyn Policy + Send + Sync>> {
+        match self {
+            Self::QLearning | Self::QLearningJoint => Some(Box::new(QLearning { table })),
+            Self::QLearningOnly => Some(Box::new(QLearningOnly { table })),
+            Self::FlMin => Some(Box::new(FlMin { table })),
+            Self::FlMax => Some(Box::new(FlMax { table })),
             Self::Exact | Self::Dual | Self::AllLocal | Self::AllHost | Self::BestConstant | Self::Random => None,
         }
     }

@@ -28,6 +28,7 @@ pub use random::Random;
 
 use super::decision::Decision;
 use super::problem::Scenario;
+use super::q_table::QTable;
 use rand_chacha::ChaCha8Rng;
 
 /// A way to decide.
@@ -40,6 +41,11 @@ pub trait Policy {
     /// # Errors
     /// If the policy cannot answer this scenario.
     fn decide(&self, scenario: &Scenario, rng: &mut ChaCha8Rng) -> Result<Decision, PolicyError>;
+
+    /// The table that it decides by, if it has one: kept, it decides the same again.
+    fn table(&self) -> Option<&QTable> {
+        None
+    }
 }
 
 /// Why a policy has no answer.

@@ -40,6 +40,6 @@ impl Loads for AtSite<'_> {
 
 /// Every device at `site`, with a student near the best for that; boards that cannot train stay on the host.
 pub(crate) fn decide_at(scenario: &Scenario, policy: &'static str, site: Site) -> Decision {
-    let relaxed = relax(scenario, &AtSite { scenario, site }, &SharedCost::new(scenario, 1.0));
+    let relaxed = relax(scenario, &AtSite { scenario, site }, &SharedCost::new(scenario));
     Decision::of_choices(scenario, policy, &relaxed.choices)
 }

@@ -44,4 +44,8 @@ impl Policy for QLearning {
     fn decide(&self, scenario: &Scenario, _rng: &mut ChaCha8Rng) -> Result<Decision, PolicyError> {
         self.table.decide(scenario, self.name())
     }
+
+    fn table(&self) -> Option<&QTable> {
+        Some(&self.table)
+    }
 }
