@@ -288,6 +288,11 @@ fn sentence(event: &Event) -> String {
             format!("the host trains epoch {} of {device}: {why}", round + 1)
         }
         Happened::Refused { device, why } => format!("{device}: {why}"),
+        Happened::TakenLate { device, round } => format!("{device}: epoch {round} came late and is taken all the same"),
+        Happened::Scored { device, round, network, own, all } => format!(
+            "{device}: {network} after epoch {round}: {} of {} held-out samples of its own, {} of {} of all",
+            own.correct, own.total, all.correct, all.total
+        ),
         Happened::Left { device, why } => format!("{device} takes no further part: {why}"),
         Happened::Joined { device } => format!("{device} takes part from now on"),
         Happened::Model { device, version, held_out: Some(right) } => {

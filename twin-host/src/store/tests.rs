@@ -22,6 +22,7 @@ fn spec(job: JobId) -> JobSpec {
         patience: Duration::from_secs(1),
         deadline_factor: 2.0,
         decide_every: Duration::from_secs(1),
+        score_every: 0,
     }
 }
 

@@ -112,7 +112,7 @@ mod tests {
         let member = |held: u32| {
             let counts = Some(DatasetCounts { train: 9, held, labels: vec![9] });
             let (version, blob) = (DatasetVersion([1; 32]), BlobHash([1; 32]));
-            Member::new(Twin::new(Some(TwinDataset { version, blob, counts }), 0))
+            Member::new(Twin::new(Some(TwinDataset { version, blob, counts }), 0), core::time::Duration::ZERO)
         };
         held.iter().enumerate().map(|(k, held)| (name(k), member(*held))).collect()
     }
