@@ -97,7 +97,7 @@ proptest! {
     /// sender than `r t + burst`.
     #[test]
     fn goodput_reaches_the_smaller_of_pace_and_link(
-        rate in (5.0f64..7.9).prop_map(|exponent| 10f64.powf(exponent)),
+        rate in (5.5f64..7.9).prop_map(|exponent| 10f64.powf(exponent)),
         ratio in prop_oneof![Just(1.0), 0.2f64..8.0],
         delay_ms in 0u64..60,
         late_ms in 0u64..20,
