@@ -6,8 +6,8 @@ use twin_core::coordinator::{Input, Task, TaskEvent};
 use twin_core::twin::DatasetCounts;
 use twin_shared::id::{BlobHash, DeviceId, RoundId};
 use twin_shared::pipe::{
-    CompressPlan, CountJob, EpochJob, EvaluateJob, InitStudentJob, Job as TrainerJob, LabelSource, LabelsJob, Outcome, Part,
-    TeacherJob,
+    CompressPlan, CountJob, EpochJob, EvaluateJob, InitStudentJob, Job as TrainerJob, LabelSource, LabelsJob, Outcome,
+    Part, TeacherJob,
 };
 use twin_shared::plan::{EpochPlan, LabelKind, Method};
 use twin_shared::wire::Sparing;
