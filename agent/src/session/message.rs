@@ -182,7 +182,6 @@ pub enum Input {
 }
 
 /// What a session wants done, in this order.
-#[expect(clippy::large_enum_variant, reason = "a handful at a time, done at once and dropped")]
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "a handful live at once, and only until they are carried out")]
 pub enum Output {
