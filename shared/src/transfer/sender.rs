@@ -29,6 +29,8 @@ enum Slot {
     Sent {
         at: Duration,
         order: u64,
+        /// Not for the first time: its acknowledgement may be the first one's, and tells no round trip.
+        again: bool,
     },
     Held,
 }
@@ -115,7 +117,7 @@ impl Sender {
                     Slot::Unsent => true,
                     // A later transmission has arrived and this one has not: the channel keeps order, so it is lost.
                     // As long as the receiver speaks, what was sent later than it speaks of is on its way.
-                    Slot::Sent { order, at } => order + 3 <= *arrived || now >= at.max(*heard) + patience,
+                    Slot::Sent { order, at, .. } => order + 3 <= *arrived || now >= at.max(*heard) + patience,
                     Slot::Held => false,
                 });
                 if let Some(k) = due {
@@ -123,7 +125,8 @@ impl Sender {
                         self.patience = (patience * 2).min(LONGEST_PATIENCE);
                     }
                     self.transmissions += 1;
-                    slots[k] = Slot::Sent { at: now, order: self.transmissions };
+                    let again = matches!(slots[k], Slot::Sent { .. });
+                    slots[k] = Slot::Sent { at: now, order: self.transmissions, again };
                     return Some(Transmit::Chunk(*base + u32::try_from(k).expect("below 64")));
                 }
                 // Everything that may be sent is held or on its way, and nobody speaks: ask again what is held.
@@ -173,7 +176,9 @@ impl Sender {
         }
         let mut newest_trip = None;
         let mut note = |slot: &Slot| {
-            if let Slot::Sent { at, order } = slot {
+            // Of a chunk that was sent twice, the first sending may have arrived: it tells neither how long the way is
+            // nor which of the others are lost.
+            if let Slot::Sent { at, order, again: false } = slot {
                 newest_trip = Some(now.saturating_sub(*at));
                 arrived = arrived.max(*order);
             }
