@@ -126,11 +126,11 @@ impl Phase {
 
     /// The board's own attempt at the epoch: in time, or late and not overtaken yet.
     #[must_use]
-    pub(super) const fn attempt(&self) -> Option<&LocalEpoch> {
+    pub(super) fn attempt(&self) -> Option<&LocalEpoch> {
         match self {
-            Self::Local(epoch) | Self::Host(HostEpoch { late: Some(epoch), .. }) => Some(epoch),
-            Self::Host(HostEpoch { late: None, .. })
-            | Self::Absent
+            Self::Local(epoch) => Some(epoch),
+            Self::Host(epoch) => epoch.late.as_deref(),
+            Self::Absent
             | Self::Copying
             | Self::Counting
             | Self::Ready
@@ -142,11 +142,11 @@ impl Phase {
     }
 
     /// As [`Self::attempt`], to be changed.
-    pub(super) const fn attempt_mut(&mut self) -> Option<&mut LocalEpoch> {
+    pub(super) fn attempt_mut(&mut self) -> Option<&mut LocalEpoch> {
         match self {
-            Self::Local(epoch) | Self::Host(HostEpoch { late: Some(epoch), .. }) => Some(epoch),
-            Self::Host(HostEpoch { late: None, .. })
-            | Self::Absent
+            Self::Local(epoch) => Some(epoch),
+            Self::Host(epoch) => epoch.late.as_deref_mut(),
+            Self::Absent
             | Self::Copying
             | Self::Counting
             | Self::Ready
@@ -159,7 +159,7 @@ impl Phase {
 
     /// The epoch that is being trained, and where, as the board was told.
     #[must_use]
-    pub(super) const fn epoch(&self) -> Option<(&Running, Site)> {
+    pub(super) fn epoch(&self) -> Option<(&Running, Site)> {
         if let Some(attempt) = self.attempt() {
             return Some((&attempt.run, Site::Local));
         }
@@ -206,7 +206,7 @@ pub struct HostEpoch {
     pub(super) trained: Option<(Duration, BlobHash, f32)>,
     /// The board's own attempt at the same epoch from the same base, which missed its deadline: whoever is done first
     /// has trained it.
-    pub(super) late: Option<LocalEpoch>,
+    pub(super) late: Option<Box<LocalEpoch>>,
 }
 
 impl HostEpoch {

@@ -412,7 +412,7 @@ impl Member {
         out.push(Output::Note(Note::Offloaded { device: device.clone(), round: student.round, why }));
         let allotment = Allotment { site: Site::Host, ..late.run.allotment };
         let run = Running { student, allotment, since: now };
-        let epoch = HostEpoch { late: Some(late), ..self.host_epoch(spec, device, run) };
+        let epoch = HostEpoch { late: Some(Box::new(late)), ..self.host_epoch(spec, device, run) };
         out.push(Output::Run(epoch.task(device)));
         self.phase = Phase::Host(epoch);
     }
