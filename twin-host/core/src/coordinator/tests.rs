@@ -452,7 +452,7 @@ fn late_board() -> (Coordinator, DeviceId, Task, twin_shared::wire::Assignment, 
                         BoardInput::Received { purpose, blob: BlobHash([5; 32]) },
                     ));
                 }
-                Output::Command(_, Order::Assign(assignment)) => {
+                Output::Command(_, Order::Assign(assignment) | Order::AssignOn { assignment, .. }) => {
                     assert_eq!(assignment.site, Site::Local, "nothing takes the epoch from the board");
                     assigned = Some(assignment);
                 }
@@ -534,7 +534,10 @@ fn a_state_that_comes_after_the_hosts_is_not_taken() {
     let outputs = coordinator.handle(now, Input::Task(task, TaskEvent::Done(trained)));
     let told = outputs
         .iter()
-        .any(|output| matches!(output, Output::Command(_, Order::Assign(assignment)) if assignment.site == Site::Host));
+        .any(|output| matches!(
+            output,
+            Output::Command(_, Order::Assign(told) | Order::AssignOn { assignment: told, .. }) if told.site == Site::Host
+        ));
     assert!(told, "the board hears that it is overtaken: {outputs:?}");
     let late: Vec<Output> =
         done_late(&name, &assignment).into_iter().flat_map(|input| coordinator.handle(now, input)).collect();
