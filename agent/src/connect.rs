@@ -14,8 +14,10 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use twin_shared::units::BitsPerSecond;
 
+use crate::clock::{self, Clock};
 use crate::config::{Broker, Config, Security};
 use crate::identity::{self, Births};
+use crate::keys::{self, Keys, KeysError};
 use crate::lock;
 use crate::mailbox::Mailbox;
 use crate::transport::{Dialer, Trespass, TrespassAnswer};
@@ -101,11 +103,16 @@ pub async fn test(config: &Config, mut told: impl FnMut(&Check)) -> anyhow::Resu
     Ok(checks)
 }
 
+fn load(config: &Config) -> Result<Keys, KeysError> {
+    Keys::load(&config.credentials, config.broker.security, &keys::file(&config.data_dir))
+}
+
 fn credentials(config: &Config, tell: &mut impl FnMut(Finding) -> bool) -> Option<Dialer> {
     const ADVICE: &str = "copy the folder that `twin-host enroll` wrote for this board, and look at [credentials]";
-    let dialer = identity::read_key(&config.credentials.sealing_key).map_err(|error| error.to_string());
-    let dialer = dialer.and_then(|key| {
-        Dialer::new(&config.device, &key, &config.broker, &config.credentials).map_err(|error| error.to_string())
+    let keys = load(config).map_err(|error| error.to_string());
+    let clock = Clock::open(clock::file(&config.data_dir));
+    let dialer = keys.and_then(|keys| {
+        Dialer::new(&config.device, &keys, &config.broker, clock.provider()).map_err(|error| error.to_string())
     });
     let what = match config.broker.security {
         Security::Mutual => "sealing key, certificate, private key and authority are readable",
@@ -142,8 +149,8 @@ async fn address(broker: &Broker) -> Finding {
 
 async fn visit(config: &Config, dialer: &Dialer, birth: u64, tell: &mut impl FnMut(Finding) -> bool) {
     const REFUSED: &str = "is this board enrolled and not revoked? the board's date; with TLS: the host's own log";
-    let Ok(key) = identity::read_key(&config.credentials.sealing_key) else { return };
-    let mailbox = Mailbox::new(config.device.clone(), key, identity::new_boot());
+    let Ok(keys) = load(config) else { return };
+    let mailbox = Mailbox::new(config.device.clone(), keys.sealing, identity::new_boot());
     let visit = Visit::begin(dialer, mailbox, birth).await;
     let how = match config.broker.security {
         Security::Mutual => "takes this board's certificate, will and subscription",

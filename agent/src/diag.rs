@@ -15,6 +15,7 @@ use flate2::write::GzEncoder;
 use twin_shared::wire::WIRE_VERSIONS;
 
 use crate::config::{Config, Credentials};
+use crate::keys::{self, Keys};
 use crate::sampler::{LinuxSampler, Root, Sampler};
 use crate::{calibration, durable, identity};
 
@@ -56,7 +57,7 @@ pub struct Collected {
 /// # Errors
 /// When the archive cannot be written. What cannot be collected is told in its place.
 pub fn collect(config_file: &Path, config: &Config, out: &Path) -> io::Result<Collected> {
-    let secrets = Secrets::of(&config.credentials);
+    let secrets = Secrets::of(config);
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
     let mut collected = Collected { entries: Vec::new(), left_out: 0 };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -191,9 +192,12 @@ impl Secrets {
     /// Stands where one was.
     const MARK: &'static [u8] = b"[left out]";
 
-    fn of(credentials: &Credentials) -> Self {
+    fn of(config: &Config) -> Self {
+        let credentials = &config.credentials;
         let mut secrets = Vec::new();
-        if let Ok(key) = identity::read_key(&credentials.sealing_key) {
+        let renewed = Keys::load(credentials, config.broker.security, &keys::file(&config.data_dir));
+        let sealing = [identity::read_key(&credentials.sealing_key).ok(), renewed.ok().map(|keys| keys.sealing)];
+        for key in sealing.into_iter().flatten() {
             for bytes in [*key.expose(), key.broker_password()] {
                 let hex = blake3::Hash::from_bytes(bytes).to_hex();
                 secrets.extend([bytes.to_vec(), hex.as_bytes().to_vec(), hex.to_uppercase().into_bytes()]);

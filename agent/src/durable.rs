@@ -1,7 +1,8 @@
 //! Small files that are there whole or not at all, whenever the power goes.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Replaces a file: written under another name beside it, flushed, renamed, and the folder flushed.
@@ -10,10 +11,28 @@ use std::path::Path;
 /// When the disk refuses; the file is as before then.
 pub fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = file.with_added_extension("new");
-    let mut writer = File::create(&temporary)?;
+    put(file, &temporary, File::create(&temporary)?, bytes)
+}
+
+/// The same for a secret: nobody but the owner can read the file at any time.
+///
+/// # Errors
+/// When the disk refuses; the file is as before then.
+pub fn replace_private(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = file.with_added_extension("new");
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        // A leftover may have been readable.
+        Ok(()) | Err(_) => {}
+    }
+    let writer = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    put(file, &temporary, writer, bytes)
+}
+
+fn put(file: &Path, temporary: &Path, mut writer: File, bytes: &[u8]) -> io::Result<()> {
     writer.write_all(bytes)?;
     writer.sync_all()?;
-    fs::rename(&temporary, file)?;
+    fs::rename(temporary, file)?;
     let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }

@@ -41,7 +41,7 @@ pub enum IdentityError {
 /// # Errors
 /// When the file cannot be read or holds anything else.
 pub fn read_key(file: &Path) -> Result<DeviceKey, IdentityError> {
-    let text = std::fs::read_to_string(file).map_err(at(file))?;
+    let text = zeroize::Zeroizing::new(std::fs::read_to_string(file).map_err(at(file))?);
     let bytes = blake3::Hash::from_hex(text.trim_end()).map_err(|_| IdentityError::Key { file: file.to_owned() })?;
     Ok(DeviceKey::new(*bytes.as_bytes()))
 }

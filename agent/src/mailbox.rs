@@ -6,8 +6,8 @@ use serde::Serialize;
 use twin_shared::id::{BootId, DeviceId};
 use twin_shared::wire::seal::{DeviceKey, Opener, SealError, Sealer};
 use twin_shared::wire::{
-    BlobAck, BlobMessage, Channel, Command, Direction, HostState, MAX_CHUNK, Nonce, Topic, TwinDocument, VersionRange,
-    codec,
+    BlobAck, BlobMessage, Channel, Command, Direction, HostState, MAX_CHUNK, Nonce, RenewalAnswer, Topic, TwinDocument,
+    VersionRange, codec,
 };
 
 /// Both directions of a board's seal.
@@ -33,6 +33,8 @@ pub enum Letter<'b> {
     Ack(BlobAck),
     /// Our ping again.
     Pong(Nonce),
+    /// About the next keys.
+    Renewal(RenewalAnswer<'b>),
 }
 
 /// Why something heard is not taken.
@@ -52,6 +54,16 @@ impl Mailbox {
     pub fn new(device: DeviceId, key: DeviceKey, boot: BootId) -> Self {
         let sealer = Sealer::new(&key, Direction::Up, boot);
         Self { device, sealer, opener: Opener::new(key, Direction::Down), buffer: Vec::new() }
+    }
+
+    /// From now on both sides use this key. What the host sealed by the former one opens no more.
+    pub fn rekey(&mut self, key: DeviceKey, boot: BootId) {
+        let host = self.opener.boot();
+        self.sealer = Sealer::new(&key, Direction::Up, boot);
+        self.opener = Opener::new(key, Direction::Down);
+        if let Some(host) = host {
+            self.opener.adopt(host);
+        }
     }
 
     /// Messages come from this boot of the host from now on.
@@ -111,6 +123,7 @@ impl Mailbox {
             Channel::DnBlob => Letter::Blob(decode(opener.open(&topic, payload)?.body)?),
             Channel::DnAck => Letter::Ack(decode(opener.open(&topic, payload)?.body)?),
             Channel::DnPong => Letter::Pong(decode(opener.open(&topic, payload)?.body)?),
+            Channel::DnRenewal => Letter::Renewal(decode(opener.open(&topic, payload)?.body)?),
             Channel::UpState
             | Channel::UpReported
             | Channel::UpTelemetry
@@ -118,7 +131,8 @@ impl Mailbox {
             | Channel::UpCommand
             | Channel::UpBlob
             | Channel::UpAck
-            | Channel::UpLog => return Err(MailError::Topic),
+            | Channel::UpLog
+            | Channel::UpRenewal => return Err(MailError::Topic),
         })
     }
 }

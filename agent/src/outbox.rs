@@ -6,6 +6,8 @@ use twin_shared::id::BlobHash;
 use twin_shared::wire::telemetry::Telemetry;
 use twin_shared::wire::{BlobAck, BoardState, LogLine, Nonce, Reply, Status, TwinDocument};
 
+use crate::renewal::Request;
+
 /// Replies and log lines that wait at most; beyond, the oldest go.
 const REPLIES: usize = 64;
 const LINES: usize = 8;
@@ -21,6 +23,8 @@ pub enum Parcel {
     Reply(Reply),
     /// What is held of a blob.
     Ack(BlobAck),
+    /// Asks for the next keys.
+    Renewal(Request),
     /// A ping.
     Ping(Nonce),
     /// A sample.
@@ -36,6 +40,7 @@ pub struct Outbox {
     reported: Option<TwinDocument>,
     replies: VecDeque<Reply>,
     acks: BTreeMap<BlobHash, BlobAck>,
+    renewal: Option<Request>,
     ping: Option<Nonce>,
     telemetry: Option<Box<Telemetry>>,
     log: VecDeque<LogLine>,
@@ -58,6 +63,7 @@ impl Outbox {
                 let (BlobAck::Holding { blob, .. } | BlobAck::Complete { blob } | BlobAck::Refused { blob, .. }) = ack;
                 self.acks.insert(blob, ack);
             }
+            Parcel::Renewal(request) => self.renewal = Some(request),
             Parcel::Ping(nonce) => self.ping = Some(nonce),
             Parcel::Telemetry(sample) => self.telemetry = Some(sample),
             Parcel::Log(line) => push_bounded(&mut self.log, line, LINES),
@@ -72,6 +78,7 @@ impl Outbox {
             .or_else(reported)
             .or_else(|| self.replies.pop_front().map(Parcel::Reply))
             .or_else(|| self.acks.pop_first().map(|(_, ack)| Parcel::Ack(ack)))
+            .or_else(|| self.renewal.take().map(Parcel::Renewal))
             .or_else(|| self.ping.take().map(Parcel::Ping))
             .or_else(|| self.telemetry.take().map(Parcel::Telemetry))
             .or_else(|| self.log.pop_front().map(Parcel::Log))
@@ -84,6 +91,7 @@ impl Outbox {
             && self.reported.is_none()
             && self.replies.is_empty()
             && self.acks.is_empty()
+            && self.renewal.is_none()
             && self.ping.is_none()
             && self.telemetry.is_none()
             && self.log.is_empty()

@@ -6,6 +6,7 @@
 
 mod about;
 mod calibrator;
+mod change_over;
 mod holdings;
 mod perform;
 mod speak;
@@ -21,20 +22,23 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::OwnedPermit;
 use tokio::time::sleep_until;
 use twin_data::blobs::Blobs;
-use twin_shared::id::BlobHash;
+use twin_shared::id::{BlobHash, BootId};
 use twin_shared::pipe::Event;
 use twin_shared::wire::BoardState;
 
 use crate::backlog::{self, Backlog};
-use crate::config::Config;
+use crate::clock::{self, Clock};
+use crate::config::{Config, Security};
 use crate::courier::Courier;
 use crate::dataset::{DatasetError, Ready};
 use crate::guard::{Guard, Permit};
 use crate::identity::{self, Births};
+use crate::keys::{self, Keys};
 use crate::mailbox::Mailbox;
 use crate::models::Models;
 use crate::outbox::{Outbox, Parcel};
 use crate::pace::Pace;
+use crate::renewal::Renewal;
 use crate::sampler::{PathMeter, Sampler};
 use crate::service::ServiceManager;
 use crate::session::{Input, Session};
@@ -95,6 +99,12 @@ struct Agent {
     started: Instant,
     session: Session,
     mailbox: Mailbox,
+    boot: BootId,
+    keys: Keys,
+    /// Keys that the host has given and that are not in use yet.
+    next_keys: Option<Keys>,
+    renewal: Renewal,
+    clock: Clock,
     outbox: Outbox,
     courier: Courier,
     workspace: Workspace,
@@ -137,8 +147,9 @@ impl Agent {
         config.data_dir = std::path::absolute(&config.data_dir)?;
         let folder = config.data_dir.clone();
         let lock = lock::take(&folder)?;
-        let key = identity::read_key(&config.credentials.sealing_key)
-            .context("this board has no key: copy the folder that `twin-host enroll` wrote for it")?;
+        let keys = Keys::load(&config.credentials, config.broker.security, &keys::file(&folder))
+            .context("this board has no keys: copy the folder that `twin-host enroll` wrote for it")?;
+        let clock = Clock::open(clock::file(&folder));
         let births = Births::open(folder.join("births"))?;
         let blobs = Blobs::open(folder.join("blobs"))?;
         let workspace = Workspace::open(folder.join("work"))?;
@@ -168,13 +179,18 @@ impl Agent {
         let first = sampler.sample(Instant::now());
         let offered = ready.as_ref().map(|ready| (ready.offer, ready.blob));
         let about = about::of(&config, &first, offered);
-        let (device, started) = (config.device.clone(), Instant::now());
-        let dialer = Dialer::new(&device, &key, &config.broker, &config.credentials)
+        let (device, started, boot) = (config.device.clone(), Instant::now(), identity::new_boot());
+        let dialer = Dialer::new(&device, &keys, &config.broker, clock.provider())
             .context("TLS cannot be set up: copy the folder that `twin-host enroll` wrote for this board")?;
         tracing::info!(%device, broker = config.broker.host, port = config.broker.port, "the agent starts");
         Ok(Self {
             session: Session::new(about, memory),
-            mailbox: Mailbox::new(device, key, identity::new_boot()),
+            mailbox: Mailbox::new(device, keys.sealing.clone(), boot),
+            boot,
+            keys,
+            next_keys: None,
+            renewal: Renewal::default(),
+            clock,
             outbox: Outbox::default(),
             courier: Courier::new(blobs, started),
             workspace,
@@ -334,10 +350,21 @@ impl Agent {
                 };
                 tracing::info!(birth, "connected to the broker");
                 self.line = Line::Up { connection, birth, since: Instant::now() };
+                // Without TLS nothing has vouched for the clock.
+                if self.config.broker.security == Security::Mutual
+                    && let Err(error) = self.clock.confirm()
+                {
+                    tracing::warn!(%error, "the time cannot be written down");
+                }
                 self.courier.reconnect();
                 self.tell(Input::Connected { sequence: birth }).await;
             }
-            News::Message(message) => self.hear(message).await,
+            News::Message(message) => {
+                self.hear(message).await;
+                if let Some(keys) = self.next_keys.take() {
+                    self.change_over(keys).await;
+                }
+            }
             News::Lost(why) => {
                 let now = Instant::now();
                 let held = match self.line {
@@ -353,6 +380,8 @@ impl Agent {
                 self.line = Line::Down { retry_at: now + wait };
                 self.outbox.clear();
                 self.handled.clear();
+                // The host says again that keys are due.
+                self.renewal = Renewal::default();
                 self.ping = None;
                 self.tell(Input::Disconnected).await;
             }

@@ -10,6 +10,7 @@ mod backoff;
 mod tls;
 mod trespass;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::NetworkOptions;
@@ -21,11 +22,12 @@ use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use tokio_rustls::rustls::time_provider::TimeProvider;
 use twin_shared::id::DeviceId;
-use twin_shared::wire::seal::DeviceKey;
 use twin_shared::wire::{Channel, MAX_CHUNK, Topic};
 
-use crate::config::{Broker, Credentials, Security};
+use crate::config::{Broker, Security};
+use crate::keys::Keys;
 pub use backoff::Backoff;
 pub use tls::TlsError;
 pub use trespass::{Trespass, TrespassAnswer};
@@ -86,15 +88,15 @@ pub struct Connection {
 }
 
 impl Dialer {
-    /// Reads the files that a connection needs.
+    /// What a connection needs, from these keys; certificates are judged by this clock.
     ///
     /// # Errors
     /// When certificates or keys for TLS are missing or broken.
     pub fn new(
         device: &DeviceId,
-        key: &DeviceKey,
+        keys: &Keys,
         broker: &Broker,
-        credentials: &Credentials,
+        clock: Arc<dyn TimeProvider>,
     ) -> Result<Self, TlsError> {
         let mut options = MqttOptions::new(device.as_str(), &broker.host, broker.port);
         options
@@ -115,13 +117,14 @@ impl Dialer {
             ..ConnectProperties::new()
         };
         options.set_connect_properties(properties);
-        match broker.security {
-            Security::Plain => {
-                let password = blake3::Hash::from_bytes(key.broker_password()).to_hex().to_string();
-                options.set_credentials(device.as_str(), password);
+        match (broker.security, &keys.tls) {
+            (Security::Mutual, Some(tls)) => {
+                options.set_transport(tls::transport(tls, clock)?);
             }
-            Security::Mutual => {
-                options.set_transport(tls::transport(credentials)?);
+            (Security::Mutual, None) => return Err(TlsError::NoCertificate),
+            (Security::Plain, _) => {
+                let password = blake3::Hash::from_bytes(keys.sealing.broker_password()).to_hex().to_string();
+                options.set_credentials(device.as_str(), password);
             }
         }
         Ok(Self { device: device.clone(), options })

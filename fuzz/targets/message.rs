@@ -4,8 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use twin_shared::wire::telemetry::Telemetry;
 use twin_shared::wire::{
-    BlobAck, BlobMessage, BoardState, Channel, Command, HostState, LogLine, MAX_CHUNK, Nonce, Reply, Topic,
-    TwinDocument, codec,
+    BlobAck, BlobMessage, BoardState, Channel, Command, HostState, LogLine, MAX_CHUNK, Nonce, RenewalAnswer,
+    RenewalRequest, Reply, Topic, TwinDocument, codec,
 };
 
 /// A macro, because a message may borrow from its bytes.
@@ -41,5 +41,7 @@ fuzz_target!(|input: &[u8]| {
         Channel::UpBlob | Channel::DnBlob => whole!(BlobMessage<'_>, bytes),
         Channel::UpAck | Channel::DnAck => whole!(BlobAck, bytes),
         Channel::UpLog => whole!(LogLine, bytes),
+        Channel::UpRenewal => whole!(RenewalRequest<'_>, bytes),
+        Channel::DnRenewal => whole!(RenewalAnswer<'_>, bytes),
     }
 });

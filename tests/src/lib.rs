@@ -83,6 +83,20 @@ impl Running {
         self.0.id()
     }
 
+    /// As [`Self::start`], with this much in the log.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_logging(level: &str, program: &Path, arguments: &[&str], log: &Path) -> Self {
+        Self::start_with(program, arguments, log, &[("RUST_LOG", level.to_owned())])
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+
     /// Kills it without a word, as a power cut would.
     pub fn kill(&mut self) {
         let _ = self.0.kill();
@@ -119,13 +133,33 @@ pub struct Fleet {
     port: u16,
 }
 
+/// A port of loopback that nobody uses at the moment.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+}
+
 impl Fleet {
     /// Enrols boards and writes their datasets: the digits `0` and `1` for one, `1` and `2` for the next, and so on.
+    /// Boards connect by TLS.
     ///
     /// # Panics
     /// When a program or the disk refuses.
     #[must_use]
     pub fn new(programs: PathBuf, boards: &[&str], policy: &str) -> Self {
+        let play = Play { tls: true, ..Play::trained(programs.join("twin-trainer")) };
+        Self::played(programs, boards, policy, play)
+    }
+
+    /// As [`Self::new`], without TLS.
+    ///
+    /// # Panics
+    /// When a program or the disk refuses.
+    #[must_use]
+    pub fn plain(programs: PathBuf, boards: &[&str], policy: &str) -> Self {
         let play = Play::trained(programs.join("twin-trainer"));
         Self::played(programs, boards, policy, play)
     }
@@ -137,11 +171,8 @@ impl Fleet {
     #[must_use]
     pub fn played(programs: PathBuf, boards: &[&str], policy: &str, play: Play) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("a port").port();
-        drop(listener);
-        let fleet = Self { folder, programs, play, port };
-        let trainer = &fleet.play.trainer;
+        let fleet = Self { folder, programs, play, port: free_port() };
+        let (port, trainer) = (fleet.port, &fleet.play.trainer);
         let host = format!(
             "data_dir = {data:?}\n[broker]\n{listener}\
              [trainer]\nprogram = {trainer:?}\ndevice = \"cpu\"\nthreads = 1\nteacher_threads = 2\n\
@@ -152,27 +183,67 @@ impl Fleet {
             scheduler = fleet.play.scheduler(),
         );
         fs::write(fleet.path("host.toml"), host).expect("written");
-        let all =
-            digits::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/digits/digits.csv.gz")).expect("digits");
         for (k, board) in (0u16..).zip(boards) {
-            let (port, out) = (port.to_string(), fleet.path(board));
             let plain: &[&str] = if fleet.play.tls { &[] } else { &["--plain"] };
-            let enrolled = fleet.host(&[&["enroll", board, "--port", &port, "--out", &out], plain].concat());
-            assert!(enrolled.0, "{}", enrolled.1);
-            let set = match fleet.play.images {
-                0 => digits::split(&all, &[vec![k, k + 1]], 12, 1).expect("enough digits").boards.remove(0),
-                images => play::noise(images, k),
-            };
-            fleet.equip(board, &set, trainer);
+            fleet.enroll(board, plain);
+            fleet.equip(board, board, k);
         }
         fleet
     }
 
-    fn equip(&self, board: &str, set: &ImageSet, trainer: &Path) {
-        let folder = PathBuf::from(self.path(board));
+    /// Enrols a board, with these further arguments, into a folder of its name.
+    ///
+    /// # Panics
+    /// When that is refused.
+    pub fn enroll(&self, board: &str, further: &[&str]) {
+        let folder = self.path(board);
+        let enrolled = self.host(&[&["enroll", board, "--out", &folder], further].concat());
+        assert!(enrolled.0, "{}", enrolled.1);
+    }
+
+    /// Gives the enrolment in a folder what makes a board of it: data of its own from this digit on, a trainer, and the
+    /// data directory of `card`.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    pub fn equip(&self, folder: &str, card: &str, digit: u16) {
+        let set = match self.play.images {
+            0 => {
+                let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/digits/digits.csv.gz");
+                let all = digits::read(&digits).expect("digits");
+                digits::split(&all, &[vec![digit, digit + 1]], 12, 1).expect("enough digits").boards.remove(0)
+            }
+            images => play::noise(images, digit),
+        };
+        self.write_board(folder, card, &set);
+    }
+
+    /// The log of a board's agent, so far.
+    #[must_use]
+    pub fn agent_log(&self, board: &str) -> String {
+        self.log(&format!("{board}/agent.log"))
+    }
+
+    /// The host's log, so far.
+    #[must_use]
+    pub fn host_log(&self) -> String {
+        self.log("host.log")
+    }
+
+    /// Serves without a job, with these further arguments.
+    #[must_use]
+    pub fn serve_idle(&self, further: &[&str]) -> Running {
+        let config = self.path("host.toml");
+        let arguments = [&["serve", "--config", &config], further].concat();
+        Running::start(&self.programs.join("twin-host"), &arguments, Path::new(&self.path("host.log")))
+    }
+
+    fn write_board(&self, folder: &str, card: &str, set: &ImageSet) {
+        let folder = PathBuf::from(self.path(folder));
+        let (data, trainer) = (self.path(&format!("{card}/data")), &self.play.trainer);
         set.write(&folder.join("dataset.twinset")).expect("written");
         let enrolled = fs::read_to_string(folder.join("agent.toml")).expect("enrolment wrote it");
-        let enrolled = enrolled.replace("[device]\n", "[device]\ndata_dir = \"data\"\n");
+        let enrolled = enrolled.replace("[device]\n", &format!("[device]\ndata_dir = {data:?}\n"));
         let part = format!(
             "\n[dataset]\npath = \"dataset.twinset\"\nformat = \"twinset\"\n\
              [trainer]\nprogram = {trainer:?}\nthreads = 1\n[telemetry]\nperiod_s = {period}\n\
@@ -325,6 +396,34 @@ impl Fleet {
         (done.status.code(), said)
     }
 
+    /// Serves without a job, and says everything that it can say.
+    #[must_use]
+    pub fn serve_idle_loudly(&self) -> Running {
+        let arguments = ["serve", "--config", &self.path("host.toml")];
+        Running::start_logging("trace", &self.programs.join("twin-host"), &arguments, Path::new(&self.path("host.log")))
+    }
+
+    /// Starts a board's agent, which says everything that it can say.
+    #[must_use]
+    pub fn agent_loudly(&self, board: &str) -> Running {
+        let folder = PathBuf::from(self.path(board));
+        let config = folder.join("played.toml").display().to_string();
+        let (program, arguments) = (self.programs.join("twin-agent"), ["run", "--config", &config]);
+        Running::start_logging("trace", &program, &arguments, &folder.join("agent.log"))
+    }
+
+    /// Copies what enrolment wrote for a board to another card, whose agent has done nothing yet.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    pub fn copy_enrolment(&self, board: &str, card: &str) {
+        fs::create_dir(self.path(card)).expect("a folder");
+        for file in ["agent.toml", "sealing.key", "device.key", "device.crt", "ca.crt"] {
+            fs::copy(self.path(&format!("{board}/{file}")), self.path(&format!("{card}/{file}"))).expect("copied");
+        }
+        self.equip(card, card, 0);
+    }
+
     /// Starts a board's agent.
     #[must_use]
     pub fn agent(&self, board: &str) -> Running {
@@ -374,7 +473,7 @@ impl Fleet {
     pub fn wait_for(&self, board: &str, epochs: u64) {
         let until = Instant::now() + Duration::from_secs(240);
         while self.show(board)["student"]["epochs"].as_u64() < Some(epochs) {
-            let log = || fs::read_to_string(self.path("host.log")).unwrap_or_default();
+            let log = || self.log("host.log");
             assert!(Instant::now() < until, "{board} has not done {epochs} epochs:\n{}", log());
             std::thread::sleep(Duration::from_millis(300));
         }

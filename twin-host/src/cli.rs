@@ -7,6 +7,7 @@ mod bytes;
 mod classes;
 mod demo;
 mod devices;
+mod enrolment;
 mod fleet;
 mod job;
 mod logs;
@@ -39,9 +40,16 @@ enum Command {
     #[command(subcommand)]
     Config(serve::ConfigCommand),
     /// Make a device known: one folder to copy to the board
-    Enroll(devices::EnrollArguments),
+    Enroll(enrolment::EnrollArguments),
     /// Lock a device out
     Revoke(devices::DeviceArguments),
+    /// Have boards renew certificate and sealing key
+    Renew(enrolment::RenewArguments),
+    /// Look after the certificate authority
+    #[command(subcommand)]
+    Authority(enrolment::AuthorityCommand),
+    /// Print access rules for an external broker, or write all that it needs
+    Acl(enrolment::AclArguments),
     /// List the devices
     Devices(devices::ListArguments),
     /// Show one device's twin
@@ -132,8 +140,11 @@ pub fn run() -> ExitCode {
         Command::Experiment(Experiment::Scheduling(arguments)) => schedule::experiment(&arguments),
         Command::Serve(arguments) => serve::serve(arguments),
         Command::Config(serve::ConfigCommand::Default) => print(crate::config::DEFAULT),
-        Command::Enroll(arguments) => devices::enroll(&arguments),
-        Command::Revoke(arguments) => devices::revoke(&arguments),
+        Command::Enroll(arguments) => enrolment::enroll(&arguments),
+        Command::Revoke(arguments) => enrolment::revoke(&arguments),
+        Command::Renew(arguments) => enrolment::renew(&arguments),
+        Command::Authority(command) => enrolment::authority(&command),
+        Command::Acl(arguments) => enrolment::acl(&arguments),
         Command::Devices(arguments) => devices::list(&arguments),
         Command::Show(arguments) => devices::show(&arguments),
         Command::Logs(arguments) => logs::logs(&arguments),

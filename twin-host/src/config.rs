@@ -4,7 +4,7 @@ mod job;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use twin_shared::units::{Gigahertz, Hertz};
 
 pub use job::{Devices, Job, Student, Teacher};
 
+use crate::broker::external::ExternalAddress;
 use crate::train::TrainerConfig;
 
 /// The documented default configuration, as `twin-host config default` prints it.
@@ -27,6 +28,8 @@ pub const DEFAULT: &str = include_str!("../config/default.toml");
 pub struct Config {
     /// Where twins, jobs and keys are kept.
     pub data_dir: PathBuf,
+    /// Whose broker boards and host meet at.
+    pub broker: BrokerChoice,
     /// The plain listener.
     pub plain: Option<SocketAddr>,
     /// The listener with TLS.
@@ -52,6 +55,20 @@ pub struct Config {
 pub struct Metered {
     /// Bytes a day, both ways, after which blobs wait for the next day.
     pub allowance: Option<u64>,
+}
+
+/// Whose broker boards and host meet at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerChoice {
+    /// The host's own, on the listeners of the configuration.
+    Embedded,
+    /// Somebody else's.
+    External {
+        /// Where.
+        address: ExternalAddress,
+        /// PEM of the authority that signed the broker's certificate; without one, the host's own did.
+        authority: Option<String>,
+    },
 }
 
 /// How students, sites and shares are decided.
@@ -102,6 +119,8 @@ struct RawModels {
 
 #[derive(Debug, Deserialize)]
 struct RawBroker {
+    at: String,
+    authority: PathBuf,
     plain: String,
     tls: String,
     names: Vec<String>,
@@ -147,6 +166,23 @@ struct RawModel {
 }
 
 impl Config {
+    /// Takes another broker than the file says: `embedded` or `mqtts://HOST:PORT`.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn choose_broker(&mut self, text: &str) -> Result<(), ConfigError> {
+        // An authority that the file names belongs to the file's broker, unless it is the same one.
+        let named = match &self.broker {
+            BrokerChoice::External { authority, .. } => authority.clone(),
+            BrokerChoice::Embedded => None,
+        };
+        self.broker = match broker("--broker", text, Path::new(""))? {
+            BrokerChoice::Embedded => BrokerChoice::Embedded,
+            BrokerChoice::External { address, .. } => BrokerChoice::External { address, authority: named },
+        };
+        Ok(())
+    }
+
     /// Reads and checks a configuration. Keys that are left out take the documented defaults.
     ///
     /// # Errors
@@ -194,10 +230,16 @@ impl TryFrom<Raw> for Config {
             device: raw.trainer.device,
             precision: raw.trainer.precision,
         };
+        let tls = listener("broker.tls", &raw.broker.tls)?;
+        let broker = broker("broker.at", &raw.broker.at, &raw.broker.authority)?;
+        if broker == BrokerChoice::Embedded && plain.is_none() && tls.is_none() {
+            return Err(ConfigError::value("broker.tls", "the embedded broker needs an address to listen on"));
+        }
         Ok(Self {
             data_dir: raw.data_dir,
+            broker,
             plain,
-            tls: listener("broker.tls", &raw.broker.tls)?,
+            tls,
             names: raw.broker.names,
             plain_beyond_loopback: raw.broker.dangerously_plain_beyond_loopback,
             teacher_threads: threads(raw.trainer.teacher_threads),
@@ -228,6 +270,26 @@ fn most_lost(fraction: f64) -> Result<f64, ConfigError> {
     } else {
         Err(ConfigError::value("models.most_lost", "must be 0 to 1"))
     }
+}
+
+fn broker(key: &str, text: &str, authority: &Path) -> Result<BrokerChoice, ConfigError> {
+    if text == "embedded" {
+        return Ok(BrokerChoice::Embedded);
+    }
+    let address: ExternalAddress = text.parse().map_err(|error| ConfigError::value(key, error))?;
+    if !address.is_encrypted() {
+        let problem = "the host shows an external broker its certificate: use mqtts://HOST:PORT, or \"embedded\"";
+        return Err(ConfigError::value(key, problem));
+    }
+    let authority = if authority.as_os_str().is_empty() {
+        None
+    } else {
+        let text = std::fs::read_to_string(authority);
+        let unreadable =
+            |error| ConfigError::value("broker.authority", format_args!("{}: {error}", authority.display()));
+        Some(text.map_err(unreadable)?)
+    };
+    Ok(BrokerChoice::External { address, authority })
 }
 
 fn listener(key: &str, text: &str) -> Result<Option<SocketAddr>, ConfigError> {
@@ -285,7 +347,8 @@ mod tests {
     fn the_documented_defaults_are_a_configuration() {
         let config = Config::parse("").expect("the defaults are valid");
         assert_eq!(config.scheduler.models.len(), 4);
-        assert!(config.tls.is_none() && config.plain.is_some_and(|address| address.ip().is_loopback()));
+        assert!(config.plain.is_none(), "nothing without TLS unless it is asked for");
+        assert_eq!((config.tls, config.broker), (Some(([0, 0, 0, 0], 8883).into()), BrokerChoice::Embedded));
     }
 
     #[test]
@@ -302,6 +365,11 @@ mod tests {
             ("[scheduler]\npolicy = \"guess\"", "scheduler.policy"),
             ("[broker]\nplain = \"0.0.0.0:1883\"", "broker.plain"),
             ("[broker]\nplain = \"nowhere\"", "broker.plain"),
+            ("[broker]\nplain = \"0.0.0.0:1883\"", "dangerously_plain_beyond_loopback"),
+            ("[broker]\ntls = \"\"", "broker.tls"),
+            ("[broker]\nat = \"mqtt://localhost:1883\"", "broker.at"),
+            ("[broker]\nat = \"somewhere\"", "broker.at"),
+            ("[broker]\nat = \"mqtts://b:8883\"\nauthority = \"/nonexistent\"", "broker.authority"),
             ("[trainer]\ndevice = \"tpu\"", "trainer.device"),
             ("[[scheduler.models]]\nname = \"resnet50\"\naccuracy_own = 0.5\naccuracy_avg = 0.5", "models[0].name"),
             ("data_dir = 5", "data_dir"),

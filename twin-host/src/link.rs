@@ -20,7 +20,7 @@ use twin_shared::wire::seal::{DeviceKey, Opener, SealError, Sealer};
 use twin_shared::wire::telemetry::Telemetry;
 use twin_shared::wire::{
     BlobAck, BlobMessage, BoardState, Channel, Command, Direction, HostState, LogLine, MAX_CHUNK, Manifest, Nonce,
-    Order, Purpose, Refusal, Reply, Sparing, Topic, TwinDocument, WIRE_VERSIONS, codec,
+    Order, Purpose, Refusal, RenewalAnswer, RenewalRequest, Reply, Sparing, Topic, TwinDocument, WIRE_VERSIONS, codec,
 };
 
 use crate::broker::{Broker, Inbound, Outbound};
@@ -39,6 +39,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// While the day's allowance is spent, whether a new day has begun is looked at this often.
 const NEW_DAY: Duration = Duration::from_secs(60);
 
+/// A board gets new keys this often at most.
+const RENEWAL_EVERY: Duration = Duration::from_secs(5);
+
 /// What the coordinator wants of a board.
 #[derive(Debug)]
 pub(crate) enum LinkOrder {
@@ -54,6 +57,65 @@ pub(crate) enum LinkOrder {
     Pace(BitsPerSecond),
     /// Say that the host stops.
     Farewell,
+    /// Say again what the broker retains: it may have lost it.
+    Announce,
+    /// The key that the board may change over to, if any, and whether it should ask for one.
+    Keys {
+        /// On offer.
+        next: Option<DeviceKey>,
+        /// Whether the present ones should be renewed.
+        due: bool,
+    },
+    /// The answer to a board's request for keys.
+    Grant(Grant),
+}
+
+/// What a board gets that asks for the next keys.
+pub(crate) struct Grant {
+    /// The board's share in the agreement.
+    pub(crate) asked: [u8; 32],
+    /// What it gets; none where that is refused.
+    pub(crate) keys: Option<GrantedKeys>,
+}
+
+/// Shares, certificates and the key agreed on.
+pub(crate) struct GrantedKeys {
+    /// The host's share.
+    pub(crate) share: [u8; 32],
+    /// As in [`RenewalAnswer::Keys`].
+    pub(crate) chain: Vec<u8>,
+    /// As in [`RenewalAnswer::Keys`].
+    pub(crate) authorities: Vec<u8>,
+    /// What both sides seal with from the board's next birth on.
+    pub(crate) next: DeviceKey,
+}
+
+/// Nothing secret is printed.
+impl std::fmt::Debug for Grant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grant").field("granted", &self.keys.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// What a link wants of the registrar.
+#[derive(Debug)]
+pub(crate) enum Desk {
+    /// A board asks for the next keys.
+    Renew {
+        /// Who.
+        device: DeviceId,
+        /// Its share in the agreement.
+        share: [u8; 32],
+        /// Its signing request; empty where it has no certificate.
+        request: Vec<u8>,
+    },
+    /// A board has used the key that it was offered.
+    ChangedOver {
+        /// Who.
+        device: DeviceId,
+        /// The key.
+        key: DeviceKey,
+    },
 }
 
 /// What was refused or went wrong, by kind.
@@ -104,6 +166,8 @@ pub(crate) struct LinkParts {
     pub(crate) ledger: Arc<Ledger>,
     /// Bytes a day, both ways, after which no more blobs are carried.
     pub(crate) allowance: Option<u64>,
+    /// Where keys are renewed.
+    pub(crate) desk: mpsc::Sender<Desk>,
 }
 
 /// One board's link.
@@ -117,6 +181,14 @@ pub(crate) struct Link {
     /// Birth counter of the newest birth; an older one is a leftover.
     birth: u64,
     commands: u64,
+    /// The key that the board may change over to.
+    next: Option<DeviceKey>,
+    /// Whether the board should renew its keys.
+    due: bool,
+    /// When the board last asked for keys.
+    asked: Option<Instant>,
+    /// The last twin document, to be said again under another key.
+    desired: Option<TwinDocument>,
     expected: BTreeSet<Purpose>,
     /// The random bytes that the board has sent last to measure the way, until it has them back.
     probe: Option<BlobHash>,
@@ -139,6 +211,10 @@ impl Link {
             rate,
             birth: 0,
             commands: 0,
+            next: None,
+            due: false,
+            asked: None,
+            desired: None,
             expected: BTreeSet::new(),
             probe: None,
             counts: LinkCounts::default(),
@@ -167,18 +243,25 @@ impl Link {
             tokio::select! {
                 inbound = inbox.recv() => match inbound {
                     Some(inbound) => self.on_inbound(inbound).await,
-                    None => return self.counts,
+                    None => return self.leave().await,
                 },
                 order = orders.recv() => match order {
-                    Some(LinkOrder::Farewell) | None => {
+                    Some(LinkOrder::Farewell) => {
                         self.announce(false).await;
                         return self.counts;
                     }
+                    None => return self.leave().await,
                     Some(order) => self.on_order(order).await,
                 },
                 () = tokio::time::sleep(wake.min(if self.spent { NEW_DAY } else { LONGEST_SLEEP })) => {}
             }
         }
+    }
+
+    /// The board is locked out: nothing more is said to it.
+    async fn leave(self) -> LinkCounts {
+        self.tell(BoardInput::Offline { sequence: self.birth }).await;
+        self.counts
     }
 
     fn now(&self) -> Duration {
@@ -260,7 +343,19 @@ impl Link {
                 let command = Command { id: self.commands, order };
                 self.publish(Channel::DnCommand, &command).await;
             }
-            LinkOrder::Desired(document) => self.publish(Channel::DnDesired, &document).await,
+            LinkOrder::Desired(document) => {
+                self.desired = Some(document);
+                self.publish(Channel::DnDesired, &document).await;
+            }
+            LinkOrder::Keys { next, due } => {
+                let newly_due = due && !self.due;
+                (self.next, self.due) = (next, due);
+                if newly_due {
+                    self.publish(Channel::DnRenewal, &RenewalAnswer::Due).await;
+                }
+            }
+            LinkOrder::Grant(grant) => self.grant(grant).await,
+            LinkOrder::Announce => self.say_retained().await,
             LinkOrder::Send(blob, purpose) => match self.parts.blobs.size(&blob) {
                 Ok(size) => {
                     let chunk = chunk_for(whole(self.rate.0));
@@ -295,7 +390,7 @@ impl Link {
         let mut used = Use::Control;
         let mut payload = inbound.payload.to_vec();
         let handled = match topic.channel {
-            Channel::UpState => self.on_state(&topic, &mut payload).await,
+            Channel::UpState => self.on_any_key(&topic, &mut payload).await,
             Channel::UpReported => self.on_document(&topic, &mut payload).await,
             Channel::UpTelemetry
             | Channel::UpPing
@@ -308,7 +403,9 @@ impl Link {
             | Channel::DnPong
             | Channel::DnCommand
             | Channel::DnBlob
-            | Channel::DnAck => self.on_message(&topic, &mut payload, &mut used).await,
+            | Channel::DnAck
+            | Channel::UpRenewal
+            | Channel::DnRenewal => self.on_message(&topic, &mut payload, &mut used).await,
         };
         if let Err(error) = handled {
             match error {
@@ -330,6 +427,16 @@ impl Link {
         self.parts.ledger.count(&self.parts.device, Day::of(SystemTime::now()), used, way, bytes);
     }
 
+    /// A birth under the key on offer is the board's word that it has changed over.
+    async fn on_any_key(&mut self, topic: &Topic, payload: &mut [u8]) -> Result<(), SealError> {
+        let Some(next) = self.next.clone() else { return self.on_state(topic, payload).await };
+        let offered = Opener::new(next.clone(), Direction::Up);
+        if offered.open_document(topic, &mut payload.to_vec()).is_ok() {
+            self.change_over(next).await;
+        }
+        self.on_state(topic, payload).await
+    }
+
     async fn on_state(&mut self, topic: &Topic, payload: &mut [u8]) -> Result<(), SealError> {
         // An empty retained payload is how a broker forgets: nothing is said.
         if payload.is_empty() {
@@ -347,9 +454,16 @@ impl Link {
                 self.forget_probe();
                 self.sealer.speak(birth.versions);
                 self.exchange.reconnect();
+                tracing::info!(device = %self.parts.device, birth = birth.sequence, "online");
+                if self.due {
+                    self.publish(Channel::DnRenewal, &RenewalAnswer::Due).await;
+                }
                 BoardInput::Online(birth)
             }
-            BoardState::Offline { sequence } => BoardInput::Offline { sequence },
+            BoardState::Offline { sequence } => {
+                tracing::info!(device = %self.parts.device, birth = sequence, "offline");
+                BoardInput::Offline { sequence }
+            }
         };
         self.tell(input).await;
         Ok(())
@@ -408,6 +522,11 @@ impl Link {
                     Some(Output::Offer(_) | Output::Chunk { .. } | Output::Ack(_) | Output::Verify(_)) | None => {}
                 }
             }
+            Channel::UpRenewal => {
+                let body = opened.body.to_vec();
+                let RenewalRequest::Keys { share, request } = codec::decode(&body)?;
+                self.on_renewal(share, request);
+            }
             Channel::UpBlob => {
                 let body = opened.body.to_vec();
                 match codec::decode::<BlobMessage<'_>>(&body)? {
@@ -428,9 +547,55 @@ impl Link {
             | Channel::DnPong
             | Channel::DnCommand
             | Channel::DnBlob
-            | Channel::DnAck => return Err(SealError::Malformed),
+            | Channel::DnAck
+            | Channel::DnRenewal => return Err(SealError::Malformed),
         }
         Ok(())
+    }
+
+    /// A board asks for the next keys, not too often: each is a write to the disk.
+    fn on_renewal(&mut self, share: [u8; 32], request: &[u8]) {
+        let now = Instant::now();
+        if self.asked.is_some_and(|asked| now.saturating_duration_since(asked) < RENEWAL_EVERY) {
+            return;
+        }
+        self.asked = Some(now);
+        let ask = Desk::Renew { device: self.parts.device.clone(), share, request: request.to_vec() };
+        // A desk with a queue: the board asks again when it is told again that keys are due.
+        if self.parts.desk.try_send(ask).is_err() {
+            tracing::warn!(device = %self.parts.device, "a request for keys has to wait");
+        }
+    }
+
+    async fn grant(&mut self, grant: Grant) {
+        let Grant { asked, keys } = grant;
+        match keys {
+            None => self.publish(Channel::DnRenewal, &RenewalAnswer::Refused { asked }).await,
+            Some(GrantedKeys { share, chain, authorities, next }) => {
+                self.next = Some(next);
+                let (chain, authorities) = (chain.as_slice(), authorities.as_slice());
+                self.publish(Channel::DnRenewal, &RenewalAnswer::Keys { asked, share, chain, authorities }).await;
+            }
+        }
+    }
+
+    /// Seals with this key from now on, and says again what the broker retains.
+    async fn change_over(&mut self, key: DeviceKey) {
+        tracing::info!(device = %self.parts.device, "has changed over to its new keys");
+        self.sealer = Sealer::new(&key, Direction::Down, self.parts.boot);
+        self.opener = Opener::new(key.clone(), Direction::Up);
+        (self.next, self.due) = (None, false);
+        let changed = Desk::ChangedOver { device: self.parts.device.clone(), key };
+        // The registrar is gone only when the host stops; the key stays on offer then, and this happens again.
+        let _ = self.parts.desk.send(changed).await;
+        self.say_retained().await;
+    }
+
+    async fn say_retained(&mut self) {
+        self.announce(true).await;
+        if let Some(document) = self.desired {
+            self.publish(Channel::DnDesired, &document).await;
+        }
     }
 
     async fn on_manifest(&mut self, manifest: Manifest) {

@@ -91,7 +91,8 @@ async fn round(visit: &mut Visit, folder: &Path, bytes: usize) -> Result<Through
                 | Letter::Host(..)
                 | Letter::Desired(_)
                 | Letter::Command(_)
-                | Letter::Pong(_),
+                | Letter::Pong(_)
+                | Letter::Renewal(_),
             )
             | Err(_) => continue,
         };

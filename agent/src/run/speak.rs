@@ -6,7 +6,7 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
 use tokio::sync::mpsc::{OwnedPermit, Sender};
 use twin_shared::wire::seal::SealError;
-use twin_shared::wire::{BlobMessage, Channel, Manifest, Purpose, Refusal};
+use twin_shared::wire::{BlobMessage, Channel, Manifest, Purpose, Refusal, RenewalAnswer, RenewalRequest};
 
 use super::{Agent, Line};
 use crate::courier::{self, Delivery, Taken};
@@ -62,6 +62,10 @@ impl Agent {
                 }
                 Parcel::Reply(reply) => (Channel::UpCommand, mailbox.seal(Channel::UpCommand, elapsed, &reply)),
                 Parcel::Ack(ack) => (Channel::UpAck, mailbox.seal(Channel::UpAck, elapsed, &ack)),
+                Parcel::Renewal(request) => {
+                    let message = RenewalRequest::Keys { share: request.share, request: &request.request };
+                    (Channel::UpRenewal, mailbox.seal(Channel::UpRenewal, elapsed, &message))
+                }
                 Parcel::Ping(nonce) => {
                     self.ping = Some((nonce.0, Instant::now()));
                     (Channel::UpPing, mailbox.seal(Channel::UpPing, elapsed, &nonce))
@@ -137,6 +141,19 @@ impl Agent {
                 }
                 None => {}
             },
+            Letter::Renewal(RenewalAnswer::Due) => {
+                match self.renewal.ask(&self.config.device, &self.keys, now, rand::random()) {
+                    Ok(Some(request)) => self.outbox.push(Parcel::Renewal(request)),
+                    Ok(None) => {}
+                    Err(error) => tracing::error!(%error, "new keys are due"),
+                }
+            }
+            Letter::Renewal(answer @ (RenewalAnswer::Keys { .. } | RenewalAnswer::Refused { .. })) => {
+                match self.renewal.take(&answer, &self.config.device, &self.keys) {
+                    Ok(keys) => self.next_keys = Some(keys),
+                    Err(error) => tracing::warn!(%error, "the present keys go on"),
+                }
+            }
             Letter::Blob(BlobMessage::Manifest(manifest)) => {
                 let limit = self.session.limit(&manifest);
                 if limit == Err(Refusal::Unexpected) {

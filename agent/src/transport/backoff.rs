@@ -5,7 +5,8 @@ use std::time::Duration;
 use rand::{Rng, RngExt};
 
 const SHORTEST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(60);
+/// Below the half minute within which a broker that is back has all its boards again, however long it was away.
+const LONGEST: Duration = Duration::from_secs(24);
 
 /// A connection that held for so long was a good one.
 const GOOD: Duration = Duration::from_secs(30);
@@ -18,12 +19,12 @@ pub struct Backoff {
 
 impl Backoff {
     /// The time to wait after an attempt that failed, or a connection that held for `held`: a random part of a time
-    /// that doubles from one second to a minute, at least half of it.
+    /// that doubles from one second up to [`LONGEST`], at least half of it.
     pub fn next(&mut self, held: Duration, random: &mut impl Rng) -> Duration {
         if held >= GOOD {
             self.failures = 0;
         }
-        let longest = SHORTEST.saturating_mul(1 << self.failures.min(6)).min(LONGEST);
+        let longest = SHORTEST.saturating_mul(1 << self.failures.min(5)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         longest.mul_f64(random.random_range(0.5..=1.0))
     }
@@ -36,7 +37,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn waits_double_up_to_a_minute_and_start_anew_after_a_good_connection(good in 0usize..40) {
+        fn waits_double_up_to_their_bound_and_start_anew_after_a_good_connection(good in 0usize..40) {
             let (mut backoff, mut random) = (Backoff::default(), rand::rng());
             let mut longest = SHORTEST;
             for attempt in 0..40 {

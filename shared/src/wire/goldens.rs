@@ -136,3 +136,14 @@ fn blobs() {
         BlobAck::Refused { blob: HASH, why: Refusal::Base } => "02abababababababababababababababababababababababababababababababab04",
     }
 }
+
+#[test]
+fn renewals() {
+    let (asked, share) = ([1; 32], [2; 32]);
+    pin! {
+        RenewalRequest::Keys { share: asked, request: &[3, 4] } => "000101010101010101010101010101010101010101010101010101010101010101020304",
+        RenewalAnswer::Due => "00",
+        RenewalAnswer::Keys { asked, share, chain: &[5], authorities: &[6, 7] } => "01010101010101010101010101010101010101010101010101010101010101010102020202020202020202020202020202020202020202020202020202020202020105020607",
+        RenewalAnswer::Refused { asked } => "020101010101010101010101010101010101010101010101010101010101010101",
+    }
+}

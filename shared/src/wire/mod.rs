@@ -14,6 +14,8 @@
 //! | [`Channel::UpBlob`], [`Channel::DnBlob`] | [`BlobMessage`] |
 //! | [`Channel::UpAck`], [`Channel::DnAck`] | [`BlobAck`] |
 //! | [`Channel::UpLog`] | [`LogLine`] |
+//! | [`Channel::UpRenewal`] | [`RenewalRequest`] |
+//! | [`Channel::DnRenewal`] | [`RenewalAnswer`] |
 //!
 //! Enum variants are only ever appended; the bytes of each are pinned by tests beside them.
 
@@ -22,12 +24,14 @@ pub mod seal;
 pub mod telemetry;
 
 mod assignment;
+mod renewal;
 mod report;
 mod state;
 mod topic;
 mod transfer;
 
 pub use assignment::{Assignment, Command, ModelOffer, Order, Sparing};
+pub use renewal::{Agreement, RenewalAnswer, RenewalRequest};
 pub use report::{BoardCalibration, FailureCode, LogLevel, LogLine, Reply, Status, StudentCalibration, TrainedEpoch};
 pub use state::{Birth, BoardState, Capabilities, DatasetOffer, HostState, Nonce, TwinDocument, VersionRange};
 pub use topic::{Channel, Direction, Topic};

@@ -48,6 +48,19 @@ impl DeviceKey {
         password
     }
 
+    /// The key after this one: of what was agreed on with these shares, and of this one, so that nobody gets it who
+    /// lacks either.
+    pub(super) fn successor(&self, agreed: &[u8; 32], board: &[u8; 32], host: &[u8; 32]) -> Self {
+        let mut next = [0; 32];
+        let info: [&[u8]; 3] = [b"twinstill v1 next key", board, host];
+        Hkdf::<Sha256>::new(Some(&self.0), agreed)
+            .expand_multi_info(&info, &mut next)
+            .expect("32 bytes are one block of the hash");
+        let key = Self(next);
+        next.zeroize();
+        key
+    }
+
     fn cipher(&self, direction: Direction, boot: BootId) -> ChaCha20Poly1305 {
         let info: &[u8] = match direction {
             Direction::Up => b"twinstill v1 up",

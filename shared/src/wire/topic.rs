@@ -45,6 +45,10 @@ pub enum Channel {
     DnAck,
     /// Warnings for the operator.
     UpLog,
+    /// Asks for the next keys.
+    UpRenewal,
+    /// The next keys.
+    DnRenewal,
 }
 
 /// MQTT delivery of a channel.
@@ -60,7 +64,7 @@ pub struct Delivery {
 
 impl Channel {
     /// Every channel.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::DnState,
         Self::UpState,
         Self::UpReported,
@@ -75,6 +79,8 @@ impl Channel {
         Self::UpAck,
         Self::DnAck,
         Self::UpLog,
+        Self::UpRenewal,
+        Self::DnRenewal,
     ];
 
     /// The topic below the device's root.
@@ -95,6 +101,8 @@ impl Channel {
             Self::UpAck => "up/ack",
             Self::DnAck => "dn/ack",
             Self::UpLog => "up/log",
+            Self::UpRenewal => "up/renewal",
+            Self::DnRenewal => "dn/renewal",
         }
     }
 
@@ -102,9 +110,13 @@ impl Channel {
     #[must_use]
     pub const fn direction(self) -> Direction {
         match self {
-            Self::DnState | Self::DnDesired | Self::DnPong | Self::DnCommand | Self::DnBlob | Self::DnAck => {
-                Direction::Down
-            }
+            Self::DnState
+            | Self::DnDesired
+            | Self::DnPong
+            | Self::DnCommand
+            | Self::DnBlob
+            | Self::DnAck
+            | Self::DnRenewal => Direction::Down,
             Self::UpState
             | Self::UpReported
             | Self::UpTelemetry
@@ -112,7 +124,8 @@ impl Channel {
             | Self::UpCommand
             | Self::UpBlob
             | Self::UpAck
-            | Self::UpLog => Direction::Up,
+            | Self::UpLog
+            | Self::UpRenewal => Direction::Up,
         }
     }
 
@@ -123,7 +136,7 @@ impl Channel {
             Self::DnState | Self::UpState | Self::UpReported | Self::DnDesired => (true, true, None),
             Self::UpTelemetry => (false, false, Some(15)),
             Self::UpPing | Self::DnPong => (false, false, Some(5)),
-            Self::DnCommand | Self::UpAck | Self::DnAck => (true, false, Some(60)),
+            Self::DnCommand | Self::UpAck | Self::DnAck | Self::UpRenewal | Self::DnRenewal => (true, false, Some(60)),
             Self::UpCommand => (true, false, Some(3600)),
             Self::UpBlob | Self::DnBlob => (true, false, Some(600)),
             Self::UpLog => (false, false, Some(600)),
@@ -137,6 +150,8 @@ impl Channel {
         match self {
             Self::UpTelemetry => 256,
             Self::UpBlob | Self::DnBlob => super::MAX_CHUNK + 256,
+            // A chain of certificates and the authorities, of which one may be somebody else's with a long key.
+            Self::UpRenewal | Self::DnRenewal => 8192,
             Self::DnState
             | Self::UpState
             | Self::UpReported

@@ -2,9 +2,11 @@
 
 use super::embedded::Limits;
 use super::{HOST, filter, longest_payload};
+use crate::enroll::Certified;
 use std::fmt::Write as _;
 use std::str::FromStr;
 use twin_shared::wire::{Channel, Direction};
+use zeroize::Zeroizing;
 
 /// Brokers for which rules can be generated. Those for Mosquitto are tested against it; those for EMQX and HiveMQ
 /// follow their documentation, and the host's own check at its start has the last word on all three.
@@ -37,6 +39,33 @@ impl FromStr for Product {
 }
 
 impl Product {
+    /// All that the broker needs, by file name: the rules, its configuration where that is a file of its own, and the
+    /// certificates. The files will lie in `folder`, and Mosquitto will listen on `port`.
+    #[must_use]
+    pub fn files(
+        self,
+        folder: &str,
+        port: u16,
+        own: &Certified,
+        trusted: &str,
+    ) -> Vec<(&'static str, Zeroizing<String>)> {
+        let rules = match self {
+            Self::Mosquitto => "twin.acl",
+            Self::Emqx => "acl.conf",
+            Self::HiveMq => "credentials.xml",
+        };
+        let mut files = vec![
+            (rules, Zeroizing::new(self.rules())),
+            ("ca.pem", Zeroizing::new(trusted.to_owned())),
+            ("broker.pem", Zeroizing::new(own.certificate.clone())),
+            ("broker.key", own.key.clone()),
+        ];
+        if self == Self::Mosquitto {
+            files.push(("twin.conf", Zeroizing::new(mosquitto_configuration(folder, port))));
+        }
+        files
+    }
+
     /// The file of rules, with what else the broker must be told in its comments.
     #[must_use]
     pub fn rules(self) -> String {
@@ -67,39 +96,44 @@ fn everything() -> String {
     format!("{root}#")
 }
 
-fn mosquitto() -> String {
+/// Where the files of [`Product::files`] lie at the broker, unless it is said otherwise.
+const MOSQUITTO_FOLDER: &str = "/etc/mosquitto/twin";
+
+/// Mosquitto's configuration, for files in this folder. What is said after `listener` is about that listener.
+fn mosquitto_configuration(folder: &str, port: u16) -> String {
     let limits = Limits::default();
-    let mut rules = format!(
-        "# Access rules for Mosquitto 2: save as /etc/mosquitto/twin.acl and give mosquitto.conf these lines.
-#
-#   acl_file /etc/mosquitto/twin.acl
-#   allow_anonymous false
-#   persistent_client_expiration 1d
-#   max_packet_size {packet}
-#   max_queued_messages {messages}
-#   max_queued_bytes {bytes}
-#   max_keepalive 60
-#   listener 8883
-#   cafile /etc/mosquitto/ca.pem
-#   certfile /etc/mosquitto/broker.pem
-#   keyfile /etc/mosquitto/broker.key
-#   require_certificate true
-#   use_identity_as_username true
-#   use_username_as_clientid true
-#
-# Without the last line one device could take another's session by connecting under its client id.
-
-user {HOST}
-topic readwrite {all}
-
+    format!(
+        "acl_file {folder}/twin.acl
+allow_anonymous false
+persistent_client_expiration 1d
+max_packet_size {packet}
+max_queued_messages {messages}
+max_queued_bytes {bytes}
+max_keepalive 60
+listener {port}
+cafile {folder}/ca.pem
+certfile {folder}/broker.pem
+keyfile {folder}/broker.key
+require_certificate true
+use_identity_as_username true
+# Without this one device could take another's session by connecting under its client id.
+use_username_as_clientid true
 ",
         packet = longest_payload() + 2048,
         messages = limits.queue_messages,
         bytes = limits.queue_bytes,
-        all = everything(),
-    );
-    for topic in up("%u") {
+    )
+}
+
+fn mosquitto() -> String {
+    let mut rules =
+        format!("# Access rules for Mosquitto 2: save as {MOSQUITTO_FOLDER}/twin.acl and configure it so:\n#\n");
+    for line in mosquitto_configuration(MOSQUITTO_FOLDER, 8883).lines() {
         // Writing to a String cannot fail.
+        let _ = writeln!(rules, "#   {line}");
+    }
+    let _ = write!(rules, "\nuser {HOST}\ntopic readwrite {}\n\n", everything());
+    for topic in up("%u") {
         let _ = writeln!(rules, "pattern write {topic}");
     }
     let _ = writeln!(rules, "pattern read {}", down("%u"));
@@ -202,6 +236,7 @@ mod tests {
                 "pattern write twin/v1/%u/up/blob",
                 "pattern write twin/v1/%u/up/ack",
                 "pattern write twin/v1/%u/up/log",
+                "pattern write twin/v1/%u/up/renewal",
                 "pattern read twin/v1/%u/dn/#",
             ]
         );

@@ -1,4 +1,4 @@
-//! `enroll`, `revoke`, `devices` and `show`.
+//! `devices` and `show`.
 
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use twin_shared::id::DeviceId;
 
 use super::serve::configuration;
 use super::{Failure, Format, print, show};
-use crate::enroll::{Reach, enroll as enroll_device};
+use crate::config::Config;
 use crate::store::{Store, StoreError};
 use crate::traffic::{Carried, Day};
 
@@ -25,49 +25,36 @@ pub(crate) struct DataArguments {
 }
 
 impl DataArguments {
-    pub(crate) fn directory(&self) -> Result<PathBuf, Failure> {
-        match &self.data_dir {
-            Some(directory) => Ok(directory.clone()),
-            None => Ok(configuration(self.config.as_deref())?.data_dir),
+    /// The configuration, with the data directory that counts.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let mut config = configuration(self.config.as_deref())?;
+        if let Some(directory) = &self.data_dir {
+            config.data_dir.clone_from(directory);
         }
+        Ok(config)
     }
 
+    /// The data directory.
+    pub(crate) fn directory(&self) -> Result<PathBuf, Failure> {
+        Ok(self.config()?.data_dir)
+    }
+
+    /// The store of the data directory.
     pub(crate) fn store(&self) -> Result<Store, Failure> {
         Store::open(self.directory()?).map_err(failed)
     }
-}
-
-/// Arguments of `enroll`.
-#[derive(Debug, Args)]
-pub(crate) struct EnrollArguments {
-    /// The device's name: a-z, 0-9 and, inside, '-'
-    device: DeviceId,
-    /// The folder to write
-    #[arg(long)]
-    out: PathBuf,
-    /// Where the board finds the broker
-    #[arg(long, default_value = "127.0.0.1")]
-    host: String,
-    /// The broker's port
-    #[arg(long, default_value_t = 8883)]
-    port: u16,
-    /// No TLS: for boards on the host's own machine
-    #[arg(long)]
-    plain: bool,
-    #[command(flatten)]
-    data: DataArguments,
 }
 
 /// Arguments of commands on one device.
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArguments {
     /// The device's name
-    device: DeviceId,
+    pub(crate) device: DeviceId,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]
-    data: DataArguments,
+    pub(crate) data: DataArguments,
 }
 
 /// Arguments of `devices`.
@@ -82,21 +69,6 @@ pub(crate) struct ListArguments {
 
 pub(crate) fn failed(error: StoreError) -> Failure {
     Failure::Failed(error.into())
-}
-
-/// Enrols a device.
-pub(crate) fn enroll(arguments: &EnrollArguments) -> Result<(), Failure> {
-    let store = arguments.data.store()?;
-    let reach = Reach { host: arguments.host.clone(), port: arguments.port, tls: !arguments.plain };
-    enroll_device(&store, &arguments.device, &arguments.out, &reach, SystemTime::now())
-        .map_err(|error| Failure::Failed(error.into()))?;
-    print(&format!("{} is enrolled: copy {} to the board\n", arguments.device, arguments.out.display()))
-}
-
-/// Locks a device out.
-pub(crate) fn revoke(arguments: &DeviceArguments) -> Result<(), Failure> {
-    arguments.data.store()?.revoke(&arguments.device).map_err(failed)?;
-    print(&format!("{} is locked out from the host's next start on\n", arguments.device))
 }
 
 /// What is known of a device, for both formats.

@@ -22,6 +22,9 @@ pub(crate) struct ServeArguments {
     /// Where to train: auto, cpu or cuda:0, instead of the configuration's
     #[arg(long)]
     device: Option<String>,
+    /// embedded, or mqtts://HOST:PORT for another broker, instead of the configuration's
+    #[arg(long)]
+    broker: Option<String>,
     /// A job to run, unless the latest job is this one and is not over; the host goes on serving after it
     #[arg(long)]
     job: Option<PathBuf>,
@@ -69,6 +72,9 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<(), Failure> {
     }
     if let Some(device) = arguments.device {
         config.trainer.device = device;
+    }
+    if let Some(broker) = &arguments.broker {
+        config.choose_broker(broker).map_err(|error| Failure::Usage(error.to_string()))?;
     }
     let job = match &arguments.job {
         None => None,

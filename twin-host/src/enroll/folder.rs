@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use twin_shared::id::DeviceId;
 use twin_shared::wire::seal::DeviceKey;
+use zeroize::Zeroizing;
 
 use super::authority::{Authority, AuthorityError};
 use super::private::{self, PrivateFileError};
-use crate::store::{Store, StoreError};
+use crate::store::{Credential, Store, StoreError};
 
 /// How the board reaches the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,17 @@ pub struct Reach {
     pub port: u16,
     /// With TLS and certificates on both sides, or without on the same machine.
     pub tls: bool,
+    /// PEM of the authority that signed the broker's own certificate, where that is not the host's.
+    pub broker_authority: Option<String>,
+}
+
+/// From when on a device's new keys count, and its old ones no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handover {
+    /// From the first time that the device uses them: it goes on with the old ones until the folder is on the board.
+    WhenSeen,
+    /// From now on: whoever has the old ones is out. For a board that was lost, sold or stolen.
+    AtOnce,
 }
 
 /// Why a board was not enrolled. Nothing is half done then but the folder itself.
@@ -36,12 +48,31 @@ pub enum EnrollError {
     /// The name is the host's own.
     #[error("{0} is the host's own name at the broker: choose another")]
     Reserved(DeviceId),
+    /// It would lock out a board that works.
+    #[error(
+        "{0} is enrolled already: `twin-host enroll {0} --renew --out DIR` gives it new keys, \
+         `twin-host revoke {0}` locks it out first"
+    )]
+    Enrolled(DeviceId),
+}
+
+/// The authority of this data directory; a new one on first use.
+///
+/// # Errors
+/// When it cannot be read or made, or is lost while boards hold its certificates.
+pub fn authority_of(store: &Store, now: SystemTime) -> Result<Authority, EnrollError> {
+    let directory = store.authority_directory();
+    if store.has_certificates()? && Authority::open(&directory)?.is_none() {
+        return Err(AuthorityError::Lost { directory }.into());
+    }
+    Ok(Authority::open_or_create(&directory, now)?)
 }
 
 /// Enrols a device: writes its folder (which must not hold an earlier enrolment), then takes it into the store.
 ///
 /// # Errors
-/// When a file is there already or cannot be written, or the store refuses.
+/// When the device is enrolled and not locked out, when a file is there already or cannot be written, or when the
+/// store refuses.
 pub fn enroll(
     store: &Store,
     device: &DeviceId,
@@ -52,20 +83,73 @@ pub fn enroll(
     if device.as_str() == crate::broker::HOST {
         return Err(EnrollError::Reserved(device.clone()));
     }
-    let key = DeviceKey::new(rand::random());
-    private::create_directory(folder)?;
-    if reach.tls {
-        let authority = Authority::open_or_create(&store.root().join("authority"), now)?;
-        let certified = authority.certify_device(device, now)?;
-        private::create(&folder.join("device.crt"), certified.certificate.as_bytes())?;
-        private::create(&folder.join("device.key"), certified.key.as_bytes())?;
-        private::create(&folder.join("ca.crt"), authority.certificate().as_bytes())?;
+    if store.known_device(device)?.is_some_and(|known| !known.revoked) {
+        return Err(EnrollError::Enrolled(device.clone()));
     }
-    let digits = zeroize::Zeroizing::new(key.expose().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-    private::create(&folder.join("sealing.key"), digits.as_bytes())?;
-    private::create(&folder.join("agent.toml"), configuration(device, reach).as_bytes())?;
-    store.enroll(device, &key)?;
+    let credential = write(store, device, folder, reach, now)?;
+    Ok(store.enroll(device, credential)?)
+}
+
+/// Writes a new folder, with new keys and a new certificate, for a device that is enrolled: its certificate has run
+/// out while it was away, or its card has died.
+///
+/// # Errors
+/// As [`enroll`], or when the device is not enrolled.
+pub fn reissue(
+    store: &Store,
+    device: &DeviceId,
+    folder: &Path,
+    reach: &Reach,
+    handover: Handover,
+    now: SystemTime,
+) -> Result<(), EnrollError> {
+    store.device(device)?;
+    let credential = write(store, device, folder, reach, now)?;
+    match handover {
+        Handover::WhenSeen => store.offer(device, &credential)?,
+        Handover::AtOnce => store.enroll(device, credential)?,
+    }
     Ok(())
+}
+
+/// Writes a folder of new files, none of which anybody else can read.
+///
+/// # Errors
+/// When one is there already, or cannot be written.
+pub fn write_private_folder(folder: &Path, files: &[(&str, &[u8])]) -> Result<(), PrivateFileError> {
+    private::create_directory(folder)?;
+    files.iter().try_for_each(|(name, content)| private::create(&folder.join(name), content))
+}
+
+fn write(
+    store: &Store,
+    device: &DeviceId,
+    folder: &Path,
+    reach: &Reach,
+    now: SystemTime,
+) -> Result<Credential, EnrollError> {
+    let key = DeviceKey::new(rand::random());
+    let digits = Zeroizing::new(key.expose().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let configuration = configuration(device, reach);
+    let mut files = vec![("sealing.key", digits.as_bytes()), ("agent.toml", configuration.as_bytes())];
+    let (certified, trusted);
+    let mut record = None;
+    if reach.tls {
+        let authority = authority_of(store, now)?;
+        // A name that no certificate can bear would keep the broker from getting one.
+        authority.certify_broker(std::slice::from_ref(&reach.host), now)?;
+        store.remember_broker_name(&reach.host)?;
+        certified = authority.certify_device(device, now)?;
+        trusted = authority.trusted() + reach.broker_authority.as_deref().unwrap_or_default();
+        record = Some(certified.record);
+        files.extend([
+            ("device.crt", certified.certificate.as_bytes()),
+            ("device.key", certified.key.as_bytes()),
+            ("ca.crt", trusted.as_bytes()),
+        ]);
+    }
+    write_private_folder(folder, &files)?;
+    Ok(Credential { key, certificate: record })
 }
 
 /// What a board needs to be told; everything else has the agent's defaults. Paths are relative to the file.
@@ -87,36 +171,84 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn reach(tls: bool) -> Reach {
-        Reach { host: "twin.local".into(), port: 8883, tls }
+        Reach { host: "twin.local".into(), port: 8883, tls, broker_authority: None }
+    }
+
+    fn device() -> DeviceId {
+        "board1".parse().unwrap()
     }
 
     #[test]
     fn an_enrolled_board_is_known_and_its_keys_are_its_own() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path().join("host")).unwrap();
-        let device: DeviceId = "board1".parse().unwrap();
         let folder = directory.path().join("board1");
-        enroll(&store, &device, &folder, &reach(true), SystemTime::now()).unwrap();
+        enroll(&store, &device(), &folder, &reach(true), SystemTime::now()).unwrap();
         let text = std::fs::read_to_string(folder.join("sealing.key")).unwrap();
-        let known = store.device(&device).unwrap();
+        let known = store.device(&device()).unwrap();
         assert_eq!(blake3::Hash::from_hex(text.trim()).unwrap().as_bytes(), known.key.expose());
+        assert!(known.certificate.is_some() && known.next.is_none());
+        assert_eq!(store.broker_names().unwrap(), ["twin.local"]);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder), 0o700);
         for file in ["sealing.key", "device.key", "device.crt", "ca.crt", "agent.toml"] {
-            let mode = std::fs::metadata(folder.join(file)).unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600, "{file}");
+            assert_eq!(mode(&folder.join(file)), 0o600, "{file}");
         }
     }
 
     #[test]
-    fn a_folder_is_not_written_over() {
+    fn neither_a_folder_nor_an_enrolment_is_written_over() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path().join("host")).unwrap();
-        let device: DeviceId = "board1".parse().unwrap();
         let folder = directory.path().join("board1");
-        enroll(&store, &device, &folder, &reach(false), SystemTime::now()).unwrap();
-        let before = store.device(&device).unwrap().key.expose().to_owned();
-        let error = enroll(&store, &device, &folder, &reach(false), SystemTime::now()).unwrap_err();
+        enroll(&store, &device(), &folder, &reach(false), SystemTime::now()).unwrap();
+        let before = store.device(&device()).unwrap().key.expose().to_owned();
+        let again = enroll(&store, &device(), &directory.path().join("2"), &reach(false), SystemTime::now());
+        assert!(matches!(again, Err(EnrollError::Enrolled(_))));
+        let error =
+            reissue(&store, &device(), &folder, &reach(false), Handover::AtOnce, SystemTime::now()).unwrap_err();
         assert!(matches!(error, EnrollError::File(_)), "{error}");
-        assert_eq!(store.device(&device).unwrap().key.expose(), &before);
+        assert_eq!(store.device(&device()).unwrap().key.expose(), &before);
+    }
+
+    #[test]
+    fn a_new_folder_counts_when_it_is_used_or_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("host")).unwrap();
+        let folder = |name: &str| directory.path().join(name);
+        let now = SystemTime::now();
+        assert!(reissue(&store, &device(), &folder("0"), &reach(true), Handover::WhenSeen, now).is_err());
+        enroll(&store, &device(), &folder("1"), &reach(true), now).unwrap();
+        let first = store.device(&device()).unwrap();
+        reissue(&store, &device(), &folder("2"), &reach(true), Handover::WhenSeen, now).unwrap();
+        let both = store.device(&device()).unwrap();
+        assert_eq!(both.certificate, first.certificate);
+        assert_ne!(both.next.unwrap().certificate, first.certificate);
+        reissue(&store, &device(), &folder("3"), &reach(true), Handover::AtOnce, now).unwrap();
+        let last = store.device(&device()).unwrap();
+        assert!(last.next.is_none() && last.certificate != first.certificate);
+    }
+
+    #[test]
+    fn a_host_that_no_certificate_can_name_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let odd = Reach { host: "zw\u{f6}lf".into(), ..reach(true) };
+        let error = enroll(&store, &device(), &directory.path().join("1"), &odd, SystemTime::now()).unwrap_err();
+        assert!(matches!(error, EnrollError::Authority(AuthorityError::Certificate(_))), "{error}");
+        assert!(store.broker_names().unwrap().is_empty() && store.known_device(&device()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_lost_authority_is_not_replaced_unasked() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("host")).unwrap();
+        enroll(&store, &device(), &directory.path().join("1"), &reach(true), SystemTime::now()).unwrap();
+        std::fs::remove_dir_all(store.authority_directory()).unwrap();
+        let refused = authority_of(&store, SystemTime::now());
+        assert!(matches!(refused, Err(EnrollError::Authority(AuthorityError::Lost { .. }))));
+        Authority::rotate(&store.authority_directory(), SystemTime::now()).unwrap();
+        authority_of(&store, SystemTime::now()).unwrap();
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Enrolment: the authority and what a board needs to prove who it is.
 
-pub mod authority;
+mod authority;
+mod certificate;
 mod folder;
 mod private;
 
-pub use authority::{Authority, AuthorityError, CERTIFICATE_VALIDITY, Certified};
-pub use folder::{EnrollError, Reach, enroll};
+pub use authority::{Authority, AuthorityError, CERTIFICATE_VALIDITY, Signed};
+pub use certificate::{CertificateRecord, Certified, Fingerprint};
+pub use folder::{EnrollError, Handover, Reach, authority_of, enroll, reissue, write_private_folder};
 pub use private::PrivateFileError;

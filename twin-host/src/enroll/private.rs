@@ -1,6 +1,6 @@
 //! Files that nobody but their owner may read: created so, never made so afterwards.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub struct PrivateFileError {
     pub source: std::io::Error,
 }
 
-fn at(path: &Path) -> impl Fn(std::io::Error) -> PrivateFileError + '_ {
+pub(super) fn at(path: &Path) -> impl Fn(std::io::Error) -> PrivateFileError + '_ {
     move |source| PrivateFileError { path: path.to_owned(), source }
 }
 
@@ -36,10 +36,30 @@ pub(super) fn create_directory(path: &Path) -> Result<(), PrivateFileError> {
 
 /// Writes a new file, mode 0600, and has it on the disk before it returns. An existing file is an error.
 pub(super) fn create(path: &Path, content: &[u8]) -> Result<(), PrivateFileError> {
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(content)?;
-        file.sync_all()
-    };
-    write().map_err(at(path))
+    write(path, content, OpenOptions::new().write(true).create_new(true)).map_err(at(path))
+}
+
+/// Puts the file in place whole or not at all, mode 0600, over an earlier one.
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), PrivateFileError> {
+    let temporary = path.with_added_extension("new");
+    // A leftover of an interrupted earlier attempt may have any content and mode.
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(at(&temporary)(error)),
+        Ok(()) | Err(_) => {}
+    }
+    create(&temporary, content)?;
+    std::fs::rename(&temporary, path).map_err(at(path))?;
+    flush_directory_of(path)
+}
+
+/// Makes sure that a file's being there, or not, outlives the power.
+pub(super) fn flush_directory_of(path: &Path) -> Result<(), PrivateFileError> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))
+}
+
+fn write(path: &Path, content: &[u8], options: &mut OpenOptions) -> std::io::Result<()> {
+    let mut file = options.mode(0o600).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }

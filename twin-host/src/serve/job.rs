@@ -102,9 +102,7 @@ impl JobRun<'_> {
             return Ok(ending);
         }
         // Boards that are connected already have told their birth before the job began.
-        for link in self.host.links.values() {
-            let _ = link.orders.send(LinkOrder::Command(twin_shared::wire::Order::Rebirth));
-        }
+        self.host.links.order_all(|| LinkOrder::Command(twin_shared::wire::Order::Rebirth));
         let mut tick = tokio::time::interval(Duration::from_millis(200));
         loop {
             let heard = match voices.earlier.pop_front() {

@@ -4,39 +4,44 @@
 mod bookkeeper;
 mod job;
 mod life;
+mod links;
+mod listening;
 mod models;
+mod registrar;
 mod requests;
+mod roster;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use twin_shared::id::{BootId, DeviceId};
 
 use bookkeeper::Bookkeeper;
 pub use job::{JobFailure, JobReport, MemberReport};
 
-use crate::broker::credentials::Credentials;
-use crate::broker::embedded::{EmbeddedBroker, EmbeddedConfig, Limits, PlainListener, StartError};
-use crate::broker::{Address, Boxed, Broker, Inbound, Inbox};
-use crate::config::Config;
+use crate::broker::embedded::{StartError, TlsError};
+use crate::broker::external::{CanaryError, ExternalError};
+use crate::broker::{Address, Broker};
+use crate::config::{BrokerChoice, Config};
 use crate::control::{Control, ControlStartError};
-use crate::link::{FromBoard, Link, LinkCounts, LinkOrder, LinkParts};
+use crate::enroll::{AuthorityError, EnrollError};
+use crate::link::{FromBoard, LinkCounts};
 use crate::store::{Store, StoreError};
-
-/// Messages of one board that may wait for its link. A board that sends faster than its link works loses what is
-/// beyond, and its transfers send that again.
-const LINK_INBOX: usize = 256;
+use links::{Links, Surroundings};
+use listening::Notary;
+use registrar::Registrar;
+use roster::Roster;
 
 /// A host that serves.
 pub struct Host {
     config: Config,
     store: Store,
-    broker: Arc<EmbeddedBroker>,
-    links: BTreeMap<DeviceId, BoardLink>,
+    broker: Arc<dyn Broker>,
+    links: Arc<Links>,
     from_boards: mpsc::Receiver<FromBoard>,
     control: Control,
     /// Counts the host's starts.
@@ -48,11 +53,8 @@ pub struct Host {
     started: Instant,
     dispatcher: JoinHandle<()>,
     bookkeeper: Bookkeeper,
-}
-
-struct BoardLink {
-    orders: mpsc::UnboundedSender<LinkOrder>,
-    task: JoinHandle<LinkCounts>,
+    registrar: JoinHandle<()>,
+    stop_registrar: watch::Sender<bool>,
 }
 
 /// Why the host does not serve.
@@ -61,65 +63,73 @@ pub enum ServeError {
     /// The data directory.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The broker.
+    /// The embedded broker.
     #[error(transparent)]
     Broker(#[from] StartError),
     /// The control socket, or another host has it.
     #[error(transparent)]
     Control(#[from] ControlStartError),
+    /// The broker's certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The certificate authority.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The certificate authority's beginning.
+    #[error(transparent)]
+    Enrolment(#[from] EnrollError),
+    /// The external broker lets devices reach each other, or could not be examined.
+    #[error(transparent)]
+    Canary(#[from] CanaryError),
+    /// The external broker is not there, or does not want the host.
+    #[error(transparent)]
+    External(#[from] ExternalError),
+    /// An external broker needs certificates.
+    #[error("an external broker is reached with certificates, and there is no authority")]
+    NoAuthority,
 }
 
 impl Host {
-    /// Opens the data directory, starts the broker, and greets every enrolled board.
+    /// Opens the data directory, starts the broker or examines the external one, and greets every enrolled board.
+    /// Devices that are enrolled or locked out later are seen while the host serves.
     ///
     /// # Errors
-    /// When the store or the broker refuses, or another host serves the directory.
+    /// When store, authority or broker refuse, or another host serves the directory.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
         let store = Store::open(&config.data_dir)?;
         let control = Control::start(store.root())?;
         let epoch = store.begin_epoch()?;
         let work = store.begin_work(epoch)?;
-        let devices = store.devices()?;
         let started = Instant::now();
         let boot = BootId(rand::random());
-        let passwords = devices.iter().filter(|record| !record.revoked);
-        let passwords = passwords.map(|record| (record.device.clone(), record.key.broker_password())).collect();
-        let plain = config
-            .plain
-            .map(|address| PlainListener { address, insecure_plain_beyond_loopback: config.plain_beyond_loopback });
-        let listening = EmbeddedConfig { plain, tls: None, limits: Limits::default(), durable: Vec::new() };
-        let gate = Arc::new(Gate { passwords: Mutex::new(passwords) });
-        let (broker, inbox) = EmbeddedBroker::start(listening, gate).await?;
-        let broker = Arc::new(broker);
+        let needs_authority = match config.broker {
+            BrokerChoice::Embedded => config.tls.is_some(),
+            BrokerChoice::External { .. } => true,
+        };
+        let notary = needs_authority.then(|| Notary::open(&store, &config, SystemTime::now())).transpose()?;
+        let roster = Arc::new(Roster::default());
+        let (broker, inbox) = listening::start(&config, notary.as_ref(), Arc::clone(&roster)).await?;
         let (up, from_boards) = mpsc::channel(256);
+        let devices = store.devices()?;
         let bookkeeper = Bookkeeper::start(&store, devices.iter().map(|record| &record.device))?;
-        let mut links = BTreeMap::new();
-        let mut inboxes = BTreeMap::new();
-        for record in devices.into_iter().filter(|record| !record.revoked) {
-            let (inbox, link_inbox) = mpsc::channel(LINK_INBOX);
-            let (orders, link_orders) = mpsc::unbounded_channel();
-            let blobs = store.blobs(&record.device)?;
-            let parts = LinkParts {
-                device: record.device.clone(),
-                key: record.key,
-                blobs,
-                broker: Arc::clone(&broker) as Arc<dyn Broker>,
-                boot,
-                epoch,
-                started,
-                up: up.clone(),
-                ledger: bookkeeper.ledger(),
-                allowance: config.metered.get(&record.device).and_then(|metered| metered.allowance),
-            };
-            let task = tokio::spawn(Link::new(parts).run(link_inbox, link_orders));
-            inboxes.insert(record.device.clone(), inbox);
-            links.insert(record.device, BoardLink { orders, task });
+        let (desk, asks) = mpsc::channel(64);
+        let (ledger, metered) = (bookkeeper.ledger(), config.metered.clone());
+        let surroundings = Surroundings { broker: broker.any(), boot, epoch, started, up, desk, ledger, metered };
+        let links = Arc::new(Links::new(surroundings));
+        let any = broker.any();
+        let mut registrar = Registrar::new(Store::open(&config.data_dir)?, broker, Arc::clone(&links), roster, notary);
+        if let Err(error) = registrar.look().await {
+            any.shutdown().await;
+            return Err(error);
         }
-        let dispatcher = tokio::spawn(dispatch(inbox, inboxes));
+        let (stop_registrar, stopped) = watch::channel(false);
+        let registrar = tokio::spawn(registrar.run(asks, stopped));
+        let dispatching = Arc::clone(&links);
+        let dispatcher = tokio::spawn(async move { dispatching.dispatch(inbox).await });
         Ok(Self {
             config,
             store,
-            broker,
+            broker: any,
             links,
             from_boards,
             control,
@@ -129,6 +139,8 @@ impl Host {
             started,
             dispatcher,
             bookkeeper,
+            registrar,
+            stop_registrar,
         })
     }
 
@@ -140,9 +152,7 @@ impl Host {
 
     /// Has a board's link do something; a board without one is locked out.
     pub(crate) fn order(&self, device: &DeviceId, order: LinkOrder) {
-        if let Some(link) = self.links.get(device) {
-            let _ = link.orders.send(order);
-        }
+        self.links.order(device, order);
     }
 
     /// The host's memory.
@@ -152,59 +162,18 @@ impl Host {
     }
 
     /// Tells every board that the host stops, and ends all connections. Returns what each link counted.
-    pub async fn stop(self) -> BTreeMap<DeviceId, LinkCounts> {
-        let mut counts = BTreeMap::new();
-        for (device, link) in self.links {
-            let _ = link.orders.send(LinkOrder::Farewell);
-            if let Ok(counted) = link.task.await {
-                counts.insert(device, counted);
-            }
+    pub async fn stop(mut self) -> BTreeMap<DeviceId, LinkCounts> {
+        // Nobody reads what boards say any more: no link may wait for that.
+        self.from_boards.close();
+        while self.from_boards.recv().await.is_some() {}
+        self.stop_registrar.send_replace(true);
+        if let Err(error) = self.registrar.await {
+            tracing::error!(%error, "the registrar ended badly");
         }
+        let counts = self.links.farewell().await;
         self.broker.shutdown().await;
         self.dispatcher.abort();
         self.bookkeeper.close().await;
         counts
-    }
-}
-
-/// Hands each board's messages to its link. Never waits for one of them, so that none holds up the others.
-async fn dispatch(mut inbox: Inbox, links: BTreeMap<DeviceId, mpsc::Sender<Inbound>>) {
-    while let Some(inbound) = inbox.recv().await {
-        let Some(link) = links.get(&inbound.topic.device) else {
-            tracing::warn!(topic = %inbound.topic, "a message of an unknown device");
-            continue;
-        };
-        if let Err(mpsc::error::TrySendError::Full(inbound)) = link.try_send(inbound) {
-            tracing::warn!(topic = %inbound.topic, "a board sends faster than its messages are handled");
-        }
-    }
-}
-
-/// Who may connect.
-struct Gate {
-    passwords: Mutex<BTreeMap<DeviceId, [u8; 32]>>,
-}
-
-impl Gate {
-    fn password(&self, device: &DeviceId) -> Option<[u8; 32]> {
-        self.passwords.lock().unwrap_or_else(PoisonError::into_inner).get(device).copied()
-    }
-}
-
-impl Credentials for Gate {
-    fn verify<'a>(&'a self, device: &'a DeviceId, password: &'a [u8]) -> Boxed<'a, bool> {
-        let known = self.password(device);
-        Box::pin(async move {
-            // Compared as hashes, whose comparison takes the same time whatever was said.
-            known.is_some_and(|known| {
-                let expected: String = known.iter().map(|byte| format!("{byte:02x}")).collect();
-                blake3::hash(expected.as_bytes()) == blake3::hash(password)
-            })
-        })
-    }
-
-    fn is_revoked<'a>(&'a self, device: &'a DeviceId) -> Boxed<'a, bool> {
-        let unknown = self.password(device).is_none();
-        Box::pin(async move { unknown })
     }
 }

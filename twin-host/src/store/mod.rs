@@ -3,6 +3,7 @@
 //! ```text
 //! DATA_DIR/twin.sqlite             devices, twins, jobs, epochs
 //! DATA_DIR/twins/DEVICE/blobs/     the device's dataset and student states, private to its twin
+//! DATA_DIR/authority/              the certificate authority
 //! DATA_DIR/jobs/JOB/               the teacher and what is being worked on
 //! ```
 //!
@@ -11,6 +12,7 @@
 mod backup;
 mod classes;
 mod decisions;
+mod devices;
 mod jobs;
 mod logs;
 mod models;
@@ -30,7 +32,8 @@ use twin_core::twin::{DatasetCounts, Twin, TwinDataset};
 use twin_data::blobs::{BlobError, Blobs};
 use twin_data::classes::ClassError;
 use twin_shared::id::{BlobHash, DatasetVersion, DeviceId, JobId};
-use twin_shared::wire::seal::DeviceKey;
+
+pub use devices::{Credential, DeviceRecord};
 
 pub use backup::{BackupError, restore};
 pub(crate) use jobs::Advance;
@@ -108,17 +111,6 @@ pub enum StoreError {
     },
 }
 
-/// One enrolled device.
-#[derive(Debug, Clone)]
-pub struct DeviceRecord {
-    /// Its name.
-    pub device: DeviceId,
-    /// Its sealing key.
-    pub key: DeviceKey,
-    /// Whether it is locked out.
-    pub revoked: bool,
-}
-
 impl Store {
     /// Opens a data directory, making it where it is missing; readable by its owner only.
     ///
@@ -155,54 +147,6 @@ impl Store {
         let sql = "INSERT INTO counter (name, value) VALUES ('epoch', 1)
                    ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";
         self.asked(self.records.query_row(sql, [], |row| row.get::<_, i64>(0))).map(i64::unsigned_abs)
-    }
-
-    /// Takes a device in, or gives it a new key.
-    ///
-    /// # Errors
-    /// When the database refuses.
-    pub fn enroll(&self, device: &DeviceId, key: &DeviceKey) -> Result<(), StoreError> {
-        let sql = "INSERT INTO device (name, key) VALUES (?1, ?2)
-                   ON CONFLICT (name) DO UPDATE SET key = excluded.key, revoked = 0";
-        self.asked(self.records.execute(sql, params![device.as_str(), key.expose()])).map(drop)
-    }
-
-    /// Locks a device out.
-    ///
-    /// # Errors
-    /// When it is unknown or the database refuses.
-    pub fn revoke(&self, device: &DeviceId) -> Result<(), StoreError> {
-        let sql = "UPDATE device SET revoked = 1 WHERE name = ?1";
-        match self.asked(self.records.execute(sql, [device.as_str()]))? {
-            0 => Err(self.unknown(device)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Every device.
-    ///
-    /// # Errors
-    /// When the database refuses or is damaged.
-    pub fn devices(&self) -> Result<Vec<DeviceRecord>, StoreError> {
-        let mut statement = self.asked(self.records.prepare("SELECT name, key, revoked FROM device ORDER BY name"))?;
-        let rows =
-            self.asked(statement.query_map([], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, [u8; 32]>(1)?, row.get::<_, bool>(2)?))
-            }))?;
-        rows.map(|row| {
-            let (name, key, revoked) = self.asked(row)?;
-            let device = name.parse().map_err(|_| self.damaged(format!("the device name {name:?}")))?;
-            Ok(DeviceRecord { device, key: DeviceKey::new(key), revoked })
-        })
-        .collect()
-    }
-
-    /// One device.
-    ///
-    /// # Errors
-    /// When it is unknown or the database refuses.
-    pub fn device(&self, device: &DeviceId) -> Result<DeviceRecord, StoreError> {
-        self.devices()?.into_iter().find(|known| known.device == *device).ok_or_else(|| self.unknown(device))
     }
 
     /// What is known of a device's twin.
@@ -280,6 +224,12 @@ impl Store {
     /// When the directory cannot be made.
     pub fn blobs(&self, device: &DeviceId) -> Result<Blobs, StoreError> {
         Ok(Blobs::open(self.twin_directory(device).join("blobs"))?)
+    }
+
+    /// Where the certificate authority's files lie.
+    #[must_use]
+    pub fn authority_directory(&self) -> PathBuf {
+        self.root.join("authority")
     }
 
     /// Where a twin's files lie.

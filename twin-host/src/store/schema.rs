@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub(super) const VERSION: i64 = STEPS.len() as i64;
 
 /// Each step brings a database of the version before to the next. A released step is never changed.
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     "
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     CREATE TABLE device (
@@ -133,6 +133,18 @@ const STEPS: [&str; 6] = [
         decided INTEGER NOT NULL DEFAULT (unixepoch()),
         record TEXT NOT NULL
     ) STRICT;
+",
+    // Certificates, and keys that devices change over to while they work.
+    "
+    ALTER TABLE device ADD COLUMN certificate BLOB;
+    ALTER TABLE device ADD COLUMN authority BLOB;
+    ALTER TABLE device ADD COLUMN expires INTEGER;
+    ALTER TABLE device ADD COLUMN next_key BLOB;
+    ALTER TABLE device ADD COLUMN next_certificate BLOB;
+    ALTER TABLE device ADD COLUMN next_authority BLOB;
+    ALTER TABLE device ADD COLUMN next_expires INTEGER;
+    ALTER TABLE device ADD COLUMN renew INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE broker_name (name TEXT PRIMARY KEY) STRICT;
 ",
 ];
 

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use twin_core::coordinator::{Coordinator, JobProgress, JobSpec};
 use twin_shared::plan::{Augmentation, Compression, LabelKind, Method, Recipe, SyncEvery};
+use twin_shared::wire::seal::DeviceKey;
 
 use super::*;
 

@@ -144,6 +144,36 @@ async fn a_certificate_serves_its_own_name_only() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_was_replaced_is_worth_nothing() {
+    let mut stage = Stage::set().await;
+    let (old, new) = (stage.certify("board0"), stage.certify("board0"));
+    stage.list.replace(old.record.fingerprint);
+    let anonymous = Connect { user: None, password: None, ..Connect::honest("board0") };
+    let mut thief = Raw::tls(stage.tls(), stage.authority.certificate(), Some(&old)).await.unwrap();
+    assert!(thief.connect(&anonymous).await.is_refusal());
+    let mut owner = Raw::tls(stage.tls(), stage.authority.certificate(), Some(&new)).await.unwrap();
+    assert!(owner.connect(&anonymous).await.is_success());
+    stage.expect_nothing_before(&mut owner, "board0").await;
+}
+
+#[tokio::test]
+async fn certificate_and_authorities_are_renewed_while_boards_are_connected() {
+    let mut stage = Stage::set().await;
+    let own = stage.certify("board0");
+    let mut connected = Raw::tls(stage.tls(), stage.authority.certificate(), Some(&own)).await.unwrap();
+    assert!(connected.connect(&Connect::honest("board0")).await.is_success());
+    let successor = stage.rotate();
+    assert!(connected.ping().await, "who is connected stays");
+    // Who knows the former authority only believes the new certificate, and is believed.
+    let mut old = Raw::tls(stage.tls(), stage.authority.certificate(), Some(&own)).await.unwrap();
+    assert!(old.connect(&Connect::honest("board0")).await.is_success());
+    let own = successor.certify_device(&device("board1"), std::time::SystemTime::now()).unwrap();
+    let mut new = Raw::tls(stage.tls(), successor.certificate(), Some(&own)).await.unwrap();
+    assert!(new.connect(&Connect::honest("board1")).await.is_success());
+    stage.expect_nothing_before(&mut new, "board1").await;
+}
+
+#[tokio::test]
 async fn no_certificate_or_another_authoritys_gets_nowhere() {
     let stage = Stage::set().await;
     let other = Stage::set().await;

@@ -81,6 +81,22 @@ async fn a_dying_board_leaves_its_will_and_a_leaving_one_does_not() {
 }
 
 #[tokio::test]
+async fn a_board_in_a_black_hole_is_missed_after_one_and_a_half_keep_alives() {
+    let limits = Limits { keep_alive: Duration::from_secs(2), ..Limits::default() };
+    let mut stage = Stage::with(limits, Vec::new()).await;
+    let will = Some(("twin/v1/board0/up/state".to_owned(), b"offline".to_vec(), 1, true));
+    let mut silent = Raw::tcp(stage.plain()).await;
+    assert!(silent.connect(&Connect { will, ..Connect::honest("board0") }).await.is_success());
+    let since = std::time::Instant::now();
+    // Its socket stays open and nothing comes through it, as when every packet is lost on the way.
+    let said = stage.next().await;
+    assert_eq!(&said.payload[..], b"offline");
+    assert!(since.elapsed() >= Duration::from_secs(2), "a board is not given up before its keep-alive is over");
+    assert!(!stage.broker.is_connected(&device("board0")));
+    drop(silent);
+}
+
+#[tokio::test]
 async fn the_same_board_takes_over_its_own_session() {
     let mut stage = Stage::set().await;
     let mut first = stage.listener("board0").await;

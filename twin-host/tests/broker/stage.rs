@@ -6,11 +6,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
 use tokio::time::timeout;
 use twin_host::broker::credentials::Credentials;
 use twin_host::broker::embedded::{EmbeddedBroker, EmbeddedConfig, Limits, PlainListener, TlsIdentity, TlsListener};
 use twin_host::broker::{Address, Boxed, Broker, Inbound, Inbox, Outbound};
-use twin_host::enroll::{Authority, Certified};
+use twin_host::enroll::{Authority, Certified, Fingerprint};
 use twin_shared::id::DeviceId;
 use twin_shared::wire::{Channel, Topic};
 
@@ -34,11 +35,16 @@ pub(crate) fn password(name: &str) -> String {
 pub(crate) struct List {
     passwords: HashMap<DeviceId, String>,
     revoked: Mutex<HashSet<DeviceId>>,
+    replaced: Mutex<HashSet<Fingerprint>>,
 }
 
 impl List {
     pub(crate) fn pardon(&self, device: &DeviceId) {
         self.revoked.lock().unwrap().remove(device);
+    }
+
+    pub(crate) fn replace(&self, certificate: Fingerprint) {
+        self.replaced.lock().unwrap().insert(certificate);
     }
 
     pub(crate) fn revoke(&self, device: &DeviceId) {
@@ -51,6 +57,11 @@ impl Credentials for List {
         Box::pin(async move { self.passwords.get(device).is_some_and(|known| known.as_bytes() == password) })
     }
 
+    fn holds<'a>(&'a self, device: &'a DeviceId, certificate: Fingerprint) -> Boxed<'a, bool> {
+        let replaced = self.replaced.lock().unwrap().contains(&certificate);
+        Box::pin(async move { !replaced && self.passwords.contains_key(device) })
+    }
+
     fn is_revoked<'a>(&'a self, device: &'a DeviceId) -> Boxed<'a, bool> {
         Box::pin(async move { self.revoked.lock().unwrap().contains(device) })
     }
@@ -61,9 +72,26 @@ pub(crate) struct Stage {
     pub(crate) inbox: Inbox,
     pub(crate) list: Arc<List>,
     pub(crate) authority: Authority,
+    home: TempDir,
+}
+
+fn identity(authority: &Authority) -> TlsIdentity {
+    let own = authority.certify_broker(&["127.0.0.1".to_owned()], SystemTime::now()).unwrap();
+    TlsIdentity {
+        chain: own.certificate.into_bytes(),
+        key: own.key.as_bytes().to_vec().into(),
+        authority: authority.trusted().into_bytes(),
+    }
 }
 
 impl Stage {
+    /// Another authority signs from now on; the broker shows its certificate, and trusts both.
+    pub(crate) fn rotate(&self) -> Authority {
+        let successor = Authority::rotate(self.home.path(), SystemTime::now()).unwrap();
+        self.broker.renew_tls(&identity(&successor)).unwrap();
+        successor
+    }
+
     /// Plain and TLS listeners on free ports of loopback; devices board0 … board9.
     pub(crate) async fn set() -> Self {
         Self::with(Limits::default(), Vec::new()).await
@@ -72,28 +100,21 @@ impl Stage {
     pub(crate) async fn with(limits: Limits, durable: Vec<Channel>) -> Self {
         let home = tempfile::tempdir().unwrap();
         let authority = Authority::open_or_create(home.path(), SystemTime::now()).unwrap();
-        let own = authority.certify_broker(&["127.0.0.1".to_owned()], SystemTime::now()).unwrap();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = EmbeddedConfig {
             plain: Some(PlainListener { address: loopback, insecure_plain_beyond_loopback: false }),
-            tls: Some(TlsListener {
-                address: loopback,
-                identity: TlsIdentity {
-                    chain: own.certificate.into_bytes(),
-                    key: own.key.as_bytes().to_vec(),
-                    authority: authority.certificate().as_bytes().to_vec(),
-                },
-            }),
+            tls: Some(TlsListener { address: loopback, identity: identity(&authority) }),
             limits,
             durable,
         };
         let list = Arc::new(List {
             passwords: (0..10).map(|n| format!("board{n}")).map(|name| (device(&name), password(&name))).collect(),
             revoked: Mutex::default(),
+            replaced: Mutex::default(),
         });
         let credentials = Arc::clone(&list) as Arc<dyn Credentials>;
         let (broker, inbox) = EmbeddedBroker::start(config, credentials).await.unwrap();
-        Self { broker, inbox, list, authority }
+        Self { broker, inbox, list, authority, home }
     }
 
     pub(crate) fn plain(&self) -> SocketAddr {

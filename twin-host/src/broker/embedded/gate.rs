@@ -10,6 +10,7 @@ use super::limits::Limits;
 use super::pace::Pace;
 use crate::broker::credentials::Credentials;
 use crate::broker::{Boxed, HOST, Inbound, Receipt, filter};
+use crate::enroll::Fingerprint;
 use bytes::Bytes;
 use mqtt5::QoS;
 use mqtt5::broker::events::{BrokerEventHandler, ClientPublishEvent, PublishAction};
@@ -29,7 +30,7 @@ pub(super) enum Proof {
     /// By its password, checked with its CONNECT.
     Password,
     /// By the certificate that TLS has verified, which names this device.
-    Certificate(DeviceId),
+    Certificate(DeviceId, Fingerprint),
 }
 
 /// What all gates of a broker share.
@@ -77,7 +78,11 @@ impl Gate {
         let named = connect.username.as_deref();
         let credentials = &self.surroundings.credentials;
         let proven = match &self.proof {
-            Proof::Certificate(owner) => *owner == device && named.is_none_or(|name| name == device.as_str()),
+            Proof::Certificate(owner, certificate) => {
+                *owner == device
+                    && named.is_none_or(|name| name == device.as_str())
+                    && credentials.holds(&device, *certificate).await
+            }
             Proof::Password => {
                 named == Some(device.as_str())
                     && match &connect.password {
@@ -86,13 +91,11 @@ impl Gate {
                     }
             }
         };
-        if !proven {
-            return Err(ReasonCode::BadUsernameOrPassword);
+        match (proven, credentials.is_revoked(&device).await) {
+            (true, false) => Ok(device),
+            (_, true) => Err(ReasonCode::Banned),
+            (false, false) => Err(ReasonCode::BadUsernameOrPassword),
         }
-        if credentials.is_revoked(&device).await {
-            return Err(ReasonCode::Banned);
-        }
-        Ok(device)
     }
 
     /// A will speaks on the device's own state channel, within its length, or not at all.

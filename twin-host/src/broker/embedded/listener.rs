@@ -8,6 +8,7 @@ use super::counts::count;
 use super::gate::{Gate, Proof, Surroundings};
 use super::limits::Limits;
 use super::tls::named_device;
+use crate::enroll::Fingerprint;
 use mqtt5::broker::client_handler::ClientHandler;
 use mqtt5::broker::config::BrokerConfig;
 use mqtt5::broker::events::BrokerEventHandler;
@@ -21,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
@@ -33,8 +34,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) enum Speech {
     /// MQTT straight on TCP.
     Plain,
-    /// MQTT in TLS.
-    Tls(TlsAcceptor),
+    /// MQTT in TLS; with other certificates and authorities after a change.
+    Tls(watch::Receiver<TlsAcceptor>),
 }
 
 /// All that a connection needs, shared by the listeners.
@@ -90,14 +91,19 @@ async fn serve(guest: Guest, stream: TcpStream, address: SocketAddr, speech: Spe
     let deadline = Instant::now() + house.limits.handshake;
     let secured = match speech {
         Speech::Plain => Some((BrokerTransport::tcp(stream), Proof::Password)),
-        Speech::Tls(acceptor) => match timeout_at(deadline, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => {
-                let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                let device = certificate.and_then(named_device);
-                device.map(|device| (BrokerTransport::tls(TlsStreamWrapper::new(stream)), Proof::Certificate(device)))
+        Speech::Tls(acceptor) => {
+            let accept = acceptor.borrow().accept(stream);
+            match timeout_at(deadline, accept).await {
+                Ok(Ok(stream)) => {
+                    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                    let proof = certificate.and_then(|certificate| {
+                        Some(Proof::Certificate(named_device(certificate)?, Fingerprint::of(certificate)))
+                    });
+                    proof.map(|proof| (BrokerTransport::tls(TlsStreamWrapper::new(stream)), proof))
+                }
+                Ok(Err(_)) | Err(_) => None,
             }
-            Ok(Err(_)) | Err(_) => None,
-        },
+        }
     };
     let Some((transport, proof)) = secured else {
         tracing::debug!(%address, "TLS handshake failed");

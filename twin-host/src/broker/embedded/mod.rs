@@ -36,6 +36,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_rustls::TlsAcceptor;
 use twin_shared::id::DeviceId;
 use twin_shared::wire::{Channel, Topic};
 use wills::Wills;
@@ -113,6 +114,7 @@ pub struct EmbeddedBroker {
     connections: Arc<Connections>,
     counters: Arc<Counters>,
     addresses: Vec<Address>,
+    acceptor: Option<watch::Sender<TlsAcceptor>>,
     closing: watch::Sender<bool>,
     /// Yields nothing until every task has ended.
     ended: Mutex<mpsc::Receiver<()>>,
@@ -124,7 +126,7 @@ impl EmbeddedBroker {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start(config: EmbeddedConfig, credentials: Arc<dyn Credentials>) -> Result<(Self, Inbox), StartError> {
-        let (listeners, addresses) = bind(&config).await?;
+        let Bound { listeners, addresses, acceptor } = bind(&config).await?;
         let limits = config.limits;
         let storage = Arc::new(DynamicStorage::Memory(MemoryBackend::with_queue_limits(limits.queue())));
         let router = Arc::new(limits.router(&storage));
@@ -157,13 +159,24 @@ impl EmbeddedBroker {
         let keeping = keep_house(Arc::clone(&router), Arc::clone(&storage));
         tokio::spawn(until(closed, keeping, running));
         let ended = Mutex::new(ended);
-        Ok((Self { router, storage, connections, counters, addresses, closing, ended }, Inbox(reader)))
+        Ok((Self { router, storage, connections, counters, addresses, acceptor, closing, ended }, Inbox(reader)))
     }
 
     /// What was turned away since the start.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.counters.read()
+    }
+
+    /// From now on the TLS listener shows this certificate and trusts these authorities. Open connections stay.
+    ///
+    /// # Errors
+    /// When certificates or key cannot be used; everything is as before then.
+    pub fn renew_tls(&self, identity: &TlsIdentity) -> Result<(), TlsError> {
+        if let Some(acceptor) = &self.acceptor {
+            acceptor.send_replace(identity.acceptor()?);
+        }
+        Ok(())
     }
 
     /// Whether the device has a live connection.
@@ -260,9 +273,17 @@ impl Broker for EmbeddedBroker {
     }
 }
 
-async fn bind(config: &EmbeddedConfig) -> Result<(Vec<(TcpListener, Speech)>, Vec<Address>), StartError> {
+/// What listens, and where.
+struct Bound {
+    listeners: Vec<(TcpListener, Speech)>,
+    addresses: Vec<Address>,
+    acceptor: Option<watch::Sender<TlsAcceptor>>,
+}
+
+async fn bind(config: &EmbeddedConfig) -> Result<Bound, StartError> {
     let mut listeners = Vec::new();
     let mut addresses = Vec::new();
+    let mut renewed = None;
     if let Some(plain) = config.plain {
         if !plain.address.ip().to_canonical().is_loopback() && !plain.insecure_plain_beyond_loopback {
             return Err(StartError::PlainBeyondLoopback(plain.address));
@@ -272,7 +293,8 @@ async fn bind(config: &EmbeddedConfig) -> Result<(Vec<(TcpListener, Speech)>, Ve
         addresses.push(Address::Plain(address));
     }
     if let Some(tls) = &config.tls {
-        let acceptor = tls.identity.acceptor()?;
+        let (renew, acceptor) = watch::channel(tls.identity.acceptor()?);
+        renewed = Some(renew);
         let (listener, address) = listen(tls.address).await?;
         listeners.push((listener, Speech::Tls(acceptor)));
         addresses.push(Address::Tls(address));
@@ -280,7 +302,7 @@ async fn bind(config: &EmbeddedConfig) -> Result<(Vec<(TcpListener, Speech)>, Ve
     if listeners.is_empty() {
         return Err(StartError::NoListener);
     }
-    Ok((listeners, addresses))
+    Ok(Bound { listeners, addresses, acceptor: renewed })
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

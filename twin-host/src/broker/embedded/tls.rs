@@ -4,10 +4,11 @@ use std::sync::Arc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use tokio_rustls::rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig, crypto::ring, version};
 use twin_shared::id::DeviceId;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
 
 /// The broker's own certificate and key, and the authority whose certificates it trusts; all as PEM.
 #[derive(Clone)]
@@ -15,8 +16,8 @@ pub struct TlsIdentity {
     /// The certificate, and those between it and the authority.
     pub chain: Vec<u8>,
     /// The private key to the first certificate.
-    pub key: Vec<u8>,
-    /// The authority that signs the boards' certificates.
+    pub key: Zeroizing<Vec<u8>>,
+    /// The authorities that sign the boards' certificates.
     pub authority: Vec<u8>,
 }
 
@@ -65,6 +66,9 @@ impl TlsIdentity {
             .with_client_cert_verifier(verifier)
             .with_single_cert(certificates(&self.chain, "certificate")?, key)?;
         config.alpn_protocols = vec![b"mqtt".to_vec()];
+        // Every connection shows its certificate anew: one that was replaced or has ended cannot go on by a ticket.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }
@@ -103,7 +107,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_by_name() {
-        let nonsense = TlsIdentity { chain: Vec::new(), key: b"no key".to_vec(), authority: Vec::new() };
+        let nonsense = TlsIdentity { chain: Vec::new(), key: b"no key".to_vec().into(), authority: Vec::new() };
         let Err(error) = nonsense.acceptor() else { panic!("nonsense serves nobody") };
         assert!(error.to_string().contains("key"), "{error}");
     }

@@ -33,6 +33,26 @@ pub enum AddressError {
     PlainBeyondLoopback(String),
 }
 
+impl ExternalAddress {
+    /// Name or address.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// TCP port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether it is reached by TLS.
+    #[must_use]
+    pub const fn is_encrypted(&self) -> bool {
+        self.encrypted
+    }
+}
+
 impl FromStr for ExternalAddress {
     type Err = AddressError;
 

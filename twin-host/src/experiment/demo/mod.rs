@@ -65,7 +65,7 @@ pub(crate) async fn run(request: &Request) -> anyhow::Result<String> {
     let mut config = Config::parse(&read("host.toml")?).context("host.toml")?;
     let layout = Layout { out: empty(&request.out)? };
     config.data_dir = layout.host();
-    config.plain = Some(([127, 0, 0, 1], 0).into());
+    (config.plain, config.tls) = (Some(([127, 0, 0, 1], 0).into()), None);
     config.trainer.program.clone_from(&request.programs.trainer);
     let frequency = config.scheduler.frequency.context("host.toml: scheduler.frequency_ghz must be given")?;
     let core = Gigahertz(frequency.0 / f64::from(config.trainer.threads));
@@ -185,9 +185,9 @@ async fn distil(
     let port = listener.local_addr().context("a port for the broker")?.port();
     drop(listener);
     let mut config = config;
-    config.plain = Some(([127, 0, 0, 1], port).into());
+    (config.plain, config.tls) = (Some(([127, 0, 0, 1], port).into()), None);
     let store = Store::open(&config.data_dir)?;
-    let reach = Reach { host: "127.0.0.1".into(), port, tls: false };
+    let reach = Reach { host: "127.0.0.1".into(), port, tls: false, broker_authority: None };
     for board in &scenario.boards {
         enroll(&store, &board.device, &layout.board(board), &reach, SystemTime::now())?;
     }
