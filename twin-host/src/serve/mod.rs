@@ -29,7 +29,7 @@ use crate::broker::{Address, Broker};
 use crate::config::{BrokerChoice, Config};
 use crate::control::{Control, ControlStartError};
 use crate::enroll::{AuthorityError, EnrollError};
-use crate::link::{FromBoard, LinkCounts};
+use crate::link::{FromBoard, LinkCounts, LinkOrder};
 use crate::store::{Store, StoreError};
 use links::{Links, Surroundings};
 use listening::Notary;

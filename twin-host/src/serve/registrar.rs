@@ -154,7 +154,7 @@ impl Registrar {
                 Ok(())
             }
             Desk::ChangedOver { device, key } => {
-                if self.store.promote(&device, &key)?
+                if self.store.change_over(&device, &key)?
                     && let Some(known) = self.known.get_mut(&device)
                     && let Some(next) = known.next.take()
                 {

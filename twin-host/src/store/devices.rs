@@ -77,7 +77,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn promote(&self, device: &DeviceId, key: &DeviceKey) -> Result<bool, StoreError> {
+    pub fn change_over(&self, device: &DeviceId, key: &DeviceKey) -> Result<bool, StoreError> {
         let sql = "UPDATE device SET key = next_key, certificate = next_certificate, authority = next_authority,
                    expires = next_expires, renew = 0, next_key = NULL, next_certificate = NULL, next_authority = NULL,
                    next_expires = NULL WHERE name = ?1 AND next_key = ?2";
@@ -265,15 +265,15 @@ mod tests {
         store.ask_renewal(None).unwrap();
         store.offer(&device(), &credential(2)).unwrap();
         store.offer(&device(), &credential(3)).unwrap();
-        assert!(!store.promote(&device(), &credential(2).key).unwrap(), "no longer on offer");
+        assert!(!store.change_over(&device(), &credential(2).key).unwrap(), "no longer on offer");
         let known = store.device(&device()).unwrap();
         assert_eq!((known.key.expose(), known.renew), (&[1; 32], true));
         assert_eq!(known.next.unwrap().certificate, credential(3).certificate);
-        assert!(store.promote(&device(), &credential(3).key).unwrap());
+        assert!(store.change_over(&device(), &credential(3).key).unwrap());
         let known = store.device(&device()).unwrap();
         assert_eq!((known.key.expose(), known.renew, known.next.is_none()), (&[3; 32], false, true));
         assert_eq!(known.certificate, credential(3).certificate);
-        assert!(!store.promote(&device(), &credential(3).key).unwrap(), "once");
+        assert!(!store.change_over(&device(), &credential(3).key).unwrap(), "once");
     }
 
     #[test]
