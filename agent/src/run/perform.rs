@@ -16,10 +16,11 @@ use crate::session::{Input, Memory, Message, Output};
 use crate::trainer::TrainerProcess;
 use crate::{durable, off_loop};
 
-/// Version of the memory's file. Version 1 ended before the assigned epoch, version 2 before how states travel.
-const MEMORY_VERSION: u8 = 3;
+/// Version of the memory's file. Version 1 ended before the assigned epoch, version 2 before how states travel, version
+/// 3 before the assigned epoch's dataset.
+const MEMORY_VERSION: u8 = 4;
 /// What older versions lack at their end is nothing, and nothing is a zero: so many of them.
-const OLDER: [(u8, usize); 2] = [(1, 3), (2, 2)];
+const OLDER: [(u8, usize); 3] = [(1, 4), (2, 3), (3, 1)];
 
 /// Partial files that nothing was written to for so long are given up.
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);

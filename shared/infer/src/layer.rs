@@ -1,8 +1,8 @@
 //! A convolution with the batch norm after it folded in.
 //!
-//! Steps of two are not left to the runtime: candle 0.9.2 gives wrong sums for 3×3 kernels with a step of two over
-//! small maps. The pixels that each kernel position meets are laid side by side as channels instead, and a 1×1
-//! convolution sums them: the same number of multiplications.
+//! Larger kernels than one pixel are not left to the runtime: candle 0.9.2 gives wrong sums for 3×3 kernels over 8 or
+//! 32 channels. The pixels that each kernel position meets are laid side by side as channels instead, and a 1×1
+//! convolution sums them: the same multiplications, and nine times the memory of the largest map.
 
 use candle_core::{Device, Tensor};
 use twin_data::bundle::Bundle;
@@ -15,19 +15,14 @@ const NORM_EPSILON: f64 = 1e-5;
 /// A convolution with a bias.
 #[derive(Debug)]
 pub(crate) struct Convolution {
-    weight: Weight,
+    /// `[out, k · k · in, 1, 1]`, over pixels that lie side by side.
+    weight: Tensor,
     /// `[1, out, 1, 1]`.
     bias: Tensor,
     /// Extent of the kernel.
     side: usize,
-}
-
-#[derive(Debug)]
-enum Weight {
-    /// `[out, in, k, k]`, in steps of one.
-    Dense(Tensor),
-    /// `[out, k · k · in, 1, 1]`, over pixels that lie side by side.
-    Spread(Tensor),
+    /// 1 or 2.
+    stride: usize,
 }
 
 /// Where a convolution's numbers are, and its shape.
@@ -60,25 +55,15 @@ impl Convolution {
             let scale = f64::from(gamma.values[channel]) / (f64::from(variance.values[channel]) + NORM_EPSILON).sqrt();
             let own = own.map_or(0.0, |own| f64::from(own.values[channel]));
             let shift = f64::from(beta.values[channel]) + (own - f64::from(mean.values[channel])) * scale;
-            let scaled = kernel.iter().map(|&w| (f64::from(w) * scale) as f32);
-            if stride == 1 {
-                weights.extend(scaled);
-            } else {
-                let scaled: Vec<f32> = scaled.collect();
-                let positions = 0..side * side;
-                weights.extend(positions.flat_map(|at| scaled.iter().skip(at).step_by(side * side)));
-            }
+            let scaled: Vec<f32> = kernel.iter().map(|&w| (f64::from(w) * scale) as f32).collect();
+            weights.extend((0..side * side).flat_map(|at| scaled.iter().skip(at).step_by(side * side)));
             biases.push(shift as f32);
         }
         if !weights.iter().chain(&biases).all(|value| value.is_finite()) {
             return Err(InferError::Norm(norm.to_owned()));
         }
-        let weight = if stride == 1 {
-            Weight::Dense(Tensor::from_vec(weights, (to, from, side, side), &Device::Cpu)?)
-        } else {
-            Weight::Spread(Tensor::from_vec(weights, (to, side * side * from, 1, 1), &Device::Cpu)?)
-        };
-        Ok(Self { weight, bias: Tensor::from_vec(biases, (1, to, 1, 1), &Device::Cpu)?, side })
+        let weight = Tensor::from_vec(weights, (to, side * side * from, 1, 1), &Device::Cpu)?;
+        Ok(Self { weight, bias: Tensor::from_vec(biases, (1, to, 1, 1), &Device::Cpu)?, side, stride })
     }
 
     /// Its output channels.
@@ -88,28 +73,30 @@ impl Convolution {
 
     /// `[n, in, s, s]` to `[n, out, s / stride, s / stride]`.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor, InferError> {
-        let y = match &self.weight {
-            Weight::Dense(weight) => x.conv2d(weight, self.side / 2, 1, 1, 1)?,
-            Weight::Spread(weight) => spread(x, self.side)?.conv2d(weight, 0, 1, 1, 1)?,
-        };
+        let y = spread(x, self.side, self.stride)?.conv2d(&self.weight, 0, 1, 1, 1)?;
         Ok(y.broadcast_add(&self.bias)?)
     }
 }
 
-/// For each position of a kernel the pixels that it meets in steps of two: `[n, c, s, s]` to
-/// `[n, k · k · c, s / 2, s / 2]`.
-fn spread(x: &Tensor, side: usize) -> Result<Tensor, InferError> {
+/// For each position of a kernel the pixels that it meets: `[n, c, s, s]` to `[n, k · k · c, s / stride, s / stride]`.
+/// Steps are of 1 or 2, and of 2 over even sides.
+fn spread(x: &Tensor, side: usize, stride: usize) -> Result<Tensor, InferError> {
+    if (side, stride) == (1, 1) {
+        return Ok(x.clone());
+    }
     let (n, channels, height, width) = x.dims4()?;
     let padding = side / 2;
     let padded = x.pad_with_zeros(2, padding, padding)?.pad_with_zeros(3, padding, padding)?;
-    let (down, across) = (height / 2 + padding, width / 2 + padding);
-    let pairs = padded.reshape((n, channels, down, 2, across, 2))?;
+    let (tall, wide) = ((height + 2 * padding) / stride, (width + 2 * padding) / stride);
+    // Groups of as many pixels as a step is long: a position is one pixel of each group.
+    let groups = padded.reshape((n, channels, tall, stride, wide, stride))?;
+    let (down, across) = (height / stride, width / stride);
     let mut positions = Vec::with_capacity(side * side);
     for row in 0..side {
-        let rows = pairs.narrow(2, row / 2, height / 2)?.narrow(3, row % 2, 1)?;
+        let rows = groups.narrow(2, row / stride, down)?.narrow(3, row % stride, 1)?;
         for column in 0..side {
-            let met = rows.narrow(4, column / 2, width / 2)?.narrow(5, column % 2, 1)?;
-            positions.push(met.contiguous()?.reshape((n, channels, height / 2, width / 2))?);
+            let met = rows.narrow(4, column / stride, across)?.narrow(5, column % stride, 1)?;
+            positions.push(met.contiguous()?.reshape((n, channels, down, across))?);
         }
     }
     Ok(Tensor::cat(&positions, 1)?)
