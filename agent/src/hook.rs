@@ -90,8 +90,13 @@ mod tests {
         let command = format!("sleep 1000 & echo $! > {0}.new; mv {0}.new {0}; wait", file.display());
         assert!(matches!(called(&rules(&command, 500)), Err(HookError::TooLong(_))));
         let child = std::fs::read_to_string(file).expect("written");
-        // A killed child may stay as a zombie until it is collected.
-        let state = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        // A killed child takes a moment to end, and may stay as a zombie until it is collected.
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        let ended = |state: &str| state.is_empty() || state.contains(") Z ");
+        let over = std::time::Instant::now() + Duration::from_secs(10);
+        while !ended(&state()) && std::time::Instant::now() < over {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(ended(&state()), "{}", state());
     }
 }

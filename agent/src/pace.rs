@@ -78,10 +78,12 @@ mod tests {
         assert_eq!(pace.chunk_rate(None), 250_000);
         pace.allot(4_000_000, Duration::ZERO);
         assert_eq!(pace.chunk_rate(None), 1_000_000);
-        // All that may be saved up, and a second's worth: a piece can go once that second is over.
+        // What was saved up at the slow rate was little; a second later all is saved up that may be.
+        assert_eq!(pace.ready(Duration::from_secs(1)), Ok(()));
+        // All of that, and a second's worth: a piece can go once that second is over.
         pace.charge((32 << 10) + 512 + 12_500 + 125_000 - 33_280);
-        assert!(pace.ready(Duration::from_millis(900)).is_err());
-        assert_eq!(pace.ready(Duration::from_millis(1100)), Ok(()));
+        assert!(pace.ready(Duration::from_millis(1900)).is_err());
+        assert_eq!(pace.ready(Duration::from_millis(2100)), Ok(()));
     }
 
     #[test]
