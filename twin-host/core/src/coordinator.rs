@@ -280,6 +280,14 @@ impl Coordinator {
                 if let (Purpose::Student { round, .. }, Refusal::Base) = (purpose, why) {
                     member.send_again(&self.spec, device, round, out);
                 }
+                if let (
+                    Purpose::Student { job, round } | Purpose::Base { job, round } | Purpose::Labels { job, round, .. },
+                    Refusal::Unexpected,
+                ) = (purpose, why)
+                    && job == self.spec.job
+                {
+                    member.on_unexpected(round, now);
+                }
             }
         }
     }

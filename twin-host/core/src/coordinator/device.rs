@@ -5,7 +5,7 @@ mod epoch;
 
 use core::time::Duration;
 
-use twin_shared::id::{BlobHash, DeviceId};
+use twin_shared::id::{BlobHash, DeviceId, RoundId};
 use twin_shared::wire::Order;
 
 use super::message::{Allotment, Fatal, Note, Output, Task};
@@ -16,6 +16,9 @@ use crate::twin::{DatasetCounts, Twin};
 
 /// The version of the wire from which on a board sends what changed in its dataset.
 const DELTA_VERSION: u8 = 2;
+
+/// How long after a refusal a board is told again what is wanted of it.
+const SAY_AGAIN: Duration = Duration::from_secs(2);
 
 /// A device and where it stands in the job.
 #[derive(Debug)]
@@ -28,12 +31,14 @@ pub struct Member {
     unfit: bool,
     /// Since when the job waits for the board to be seen, or for its dataset.
     since: Duration,
+    /// When the board is told again what is wanted of it: it has refused what the epoch needs.
+    again: Option<Duration>,
     fatal: Option<Fatal>,
 }
 
 impl Member {
     pub(super) const fn new(twin: Twin, now: Duration) -> Self {
-        Self { twin, phase: Phase::Absent, allotment: None, unfit: false, since: now, fatal: None }
+        Self { twin, phase: Phase::Absent, allotment: None, unfit: false, since: now, again: None, fatal: None }
     }
 
     /// Goes on from what was written down; the host's own work is wanted at once.
@@ -47,7 +52,7 @@ impl Member {
     ) -> Self {
         let Progress { allotment, unfit, standing } = progress;
         let phase = standing.into_phase(now, |allotment| epoch::deadline(spec, allotment, now));
-        let member = Self { twin, phase, allotment, unfit, since: now, fatal: None };
+        let member = Self { twin, phase, allotment, unfit, since: now, again: None, fatal: None };
         out.extend(allotment.map(|allotment| Output::Share(device.clone(), allotment)));
         out.extend(member.own_work(spec, device).map(Output::Run));
         member
@@ -195,10 +200,21 @@ impl Member {
         }
     }
 
+    /// The board did not expect a blob of an epoch. One that comes back may hear of the blob before it hears of the
+    /// epoch: it is told again, in a while, lest two that never agree say so without a pause.
+    pub(super) fn on_unexpected(&mut self, round: RoundId, now: Duration) {
+        if self.phase.epoch().is_some_and(|(run, _)| run.student.round == round) {
+            self.again.get_or_insert(now + SAY_AGAIN);
+        }
+    }
+
     /// Deadlines, and the patience with boards that are away.
     pub(super) fn on_time(&mut self, spec: &JobSpec, device: &DeviceId, now: Duration, out: &mut Vec<Output>) {
         if self.is_settled() {
             return;
+        }
+        if self.again.take_if(|at| now >= *at).is_some() {
+            self.say_again(spec, device, out);
         }
         let waited = now.saturating_sub(self.since);
         let unseen = self.twin.birth().is_none().then_some(waited);

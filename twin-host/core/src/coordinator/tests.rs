@@ -708,3 +708,17 @@ fn a_board_that_stayed_away_goes_on_where_it_was() {
     }
     assert_eq!(fleet.rounds_of("board0"), vec![0, 1, 2]);
 }
+
+#[test]
+fn a_state_that_a_returning_board_did_not_expect_is_offered_again() {
+    let mut fleet = Fleet::new(&[(Temper::Honest, Site::Host)]);
+    let name = device("board0");
+    while !matches!(fleet.coordinator.members()[&name].phase(), Phase::Host(epoch) if epoch.trained.is_some()) {
+        fleet.step();
+    }
+    fleet.inbox.clear();
+    let purpose = Purpose::Student { job: JobId(1), round: RoundId(0) };
+    fleet.board(&name, BoardInput::BlobRefused { purpose, why: twin_shared::wire::Refusal::Unexpected });
+    fleet.run();
+    assert_eq!((&fleet.end, fleet.rounds_of("board0")), (&Some(Output::Finished), vec![0, 1, 2]));
+}
