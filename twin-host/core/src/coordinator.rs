@@ -127,9 +127,10 @@ impl Coordinator {
                 out.push(Output::Run(Task::Teacher { twins: twins.clone() }));
                 Stage::Teaching { twins }
             }
+            // Students go on as they were allotted; it is decided anew when that is due, or when somebody is new. Now the
+            // boards have not spoken yet.
             JobProgress::Distilling { teacher, twins } => {
-                out.push(Output::Decide);
-                Stage::Distilling { teacher, twins, decided: now, asked: true }
+                Stage::Distilling { teacher, twins, decided: now, asked: false }
             }
         };
         let members = members.into_iter().map(|(device, (twin, progress))| {

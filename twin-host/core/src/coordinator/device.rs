@@ -6,6 +6,7 @@ mod epoch;
 use core::time::Duration;
 
 use twin_shared::id::{BlobHash, DeviceId, RoundId};
+use twin_shared::model::Site;
 use twin_shared::wire::Order;
 
 use super::message::{Allotment, Fatal, Note, Output, Task};
@@ -76,10 +77,15 @@ impl Member {
         self.allotment.as_ref()
     }
 
-    /// Whether the board can train here: it says so, and has not failed to.
+    /// Whether the board can train here: it says so, and has not failed to. One that has not spoken since the host
+    /// began is taken to be as it was.
     #[must_use]
     pub fn can_train(&self) -> bool {
-        !self.unfit && self.twin.birth().is_some_and(|birth| birth.capabilities.can_train)
+        let says_so = match self.twin.birth() {
+            Some(birth) => birth.capabilities.can_train,
+            None => self.allotment.is_some_and(|allotment| allotment.site == Site::Local),
+        };
+        !self.unfit && says_so
     }
 
     /// Whether it takes part in the students' training, now or soon.

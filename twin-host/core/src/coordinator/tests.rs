@@ -722,3 +722,20 @@ fn a_state_that_a_returning_board_did_not_expect_is_offered_again() {
     fleet.run();
     assert_eq!((&fleet.end, fleet.rounds_of("board0")), (&Some(Output::Finished), vec![0, 1, 2]));
 }
+
+#[test]
+fn a_restarted_host_decides_nothing_anew_before_its_boards_have_spoken() {
+    let mut fleet = Fleet::new(&[(Temper::Honest, Site::Local)]);
+    let name = device("board0");
+    while !matches!(fleet.coordinator.members()[&name].phase(), Phase::Local(_)) {
+        fleet.step();
+    }
+    let job = fleet.coordinator.progress().expect("not over");
+    let progress = fleet.coordinator.members()[&name].progress();
+    let twin = Twin::new(fleet.coordinator.members()[&name].twin.dataset().cloned(), 1);
+    let members = BTreeMap::from([(name.clone(), (twin, Some(progress)))]);
+    let (mut coordinator, mut outputs) = Coordinator::resume(spec(), job, members, Duration::ZERO);
+    outputs.extend(coordinator.handle(Duration::from_millis(200), Input::Tick));
+    assert!(!outputs.contains(&Output::Decide), "{outputs:?}");
+    assert!(coordinator.members()[&name].can_train(), "a board that trained is taken to be able to");
+}
