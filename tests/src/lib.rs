@@ -175,7 +175,7 @@ impl Fleet {
         let (port, trainer) = (fleet.port, &fleet.play.trainer);
         let host = format!(
             "data_dir = {data:?}\n[broker]\n{listener}\
-             [trainer]\nprogram = {trainer:?}\ndevice = \"cpu\"\nthreads = 1\nteacher_threads = 2\n\
+             [trainer]\nprogram = {trainer:?}\ndevice = \"cpu\"\nthreads = 1\nteacher_threads = 2\nprecision = \"f32\"\n\
              [scheduler]\npolicy = \"{policy}\"\nfrequency_ghz = 4.0\n{scheduler}\
              [[scheduler.models]]\nname = \"vgg8\"\naccuracy_own = 0.9\naccuracy_avg = 0.9\n",
             data = fleet.path("host"),
