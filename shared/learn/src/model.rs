@@ -323,9 +323,14 @@ mod tests {
             let logits = model.evaluate(&images).unwrap().head;
             Vec::<f32>::try_from(logits.narrow(1, 0, 3).contiguous().flatten(0, -1)).unwrap()
         };
-        assert_ne!(rows(&wide), rows(&narrow));
+        // A wider product adds up in another order: the last bits may differ.
+        let furthest = |model: &Model| {
+            let pairs = rows(model).into_iter().zip(rows(&narrow));
+            pairs.map(|(ours, theirs)| (ours - theirs).abs()).fold(0.0, f32::max)
+        };
+        assert!(furthest(&wide) > 1e-3);
         wide.take_over(&narrow).unwrap();
-        assert_eq!(rows(&wide), rows(&narrow));
+        assert!(furthest(&wide) < 1e-6, "{}", furthest(&wide));
         assert_eq!(wide.classes().unwrap(), 5);
     }
 
