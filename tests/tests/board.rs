@@ -254,7 +254,8 @@ fn the_resident_process_is_small() {
     told("READY=1");
     let ready = began.elapsed();
     told("STATUS=connected");
-    std::thread::sleep(Duration::from_secs(1));
+    // What was sampled before the connection is sent first.
+    std::thread::sleep(Duration::from_secs(6));
     let before = files(&PathBuf::from(fleet.path("left")).join("data"));
     // Some samples, pings and replies later.
     std::thread::sleep(Duration::from_secs(12));
