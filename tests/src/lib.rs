@@ -26,6 +26,20 @@ pub fn programs() -> Option<PathBuf> {
     Some(folder)
 }
 
+/// The folder of [`programs`]; without one the test says that it was skipped, and returns.
+#[macro_export]
+macro_rules! programs_or_skip {
+    () => {
+        match $crate::programs() {
+            Some(folder) => folder,
+            None => {
+                eprintln!("skipped: TWIN_PROGRAMS is not set; scripts/test sets it");
+                return;
+            }
+        }
+    };
+}
+
 /// A process that ends with its owner.
 #[derive(Debug)]
 pub struct Running(Child);

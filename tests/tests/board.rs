@@ -7,23 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
-use twin_tests::{Fleet, programs};
+use twin_tests::{Fleet, programs_or_skip};
 
 /// Most bytes of the agent's program, and of its memory while it is idle and connected.
 const LARGEST_PROGRAM: u64 = 10_000_000;
 const LARGEST_RESIDENT_KIB: u64 = 12_000_000 / 1024;
-
-macro_rules! programs_or_skip {
-    () => {
-        match programs() {
-            Some(folder) => folder,
-            None => {
-                eprintln!("skipped: TWIN_PROGRAMS is not set; scripts/test sets it");
-                return;
-            }
-        }
-    };
-}
 
 /// Waits for something that comes by itself.
 fn wait(what: &str, seconds: u64, mut come: impl FnMut() -> bool) {

@@ -1,19 +1,6 @@
 //! Whole jobs with the programs as they are deployed, over real MQTT connections.
 
-use twin_tests::{Fleet, programs};
-
-/// The programs, or a word that the test was skipped.
-macro_rules! programs_or_skip {
-    () => {
-        match programs() {
-            Some(folder) => folder,
-            None => {
-                eprintln!("skipped: TWIN_PROGRAMS is not set; scripts/test sets it");
-                return;
-            }
-        }
-    };
-}
+use twin_tests::{Fleet, programs_or_skip};
 
 /// Runs two epochs with a policy that forces the site, and looks at what the store holds afterwards and after a
 /// restart.

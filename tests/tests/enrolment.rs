@@ -5,26 +5,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use twin_tests::{Fleet, Running, programs};
+use twin_tests::{Fleet, Running, programs_or_skip};
 
 /// Longer than anything here takes on the slowest machine; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const CONNECTED: &str = "connected to the host";
 const LOST: &str = "no connection to the broker";
-
-/// The programs, or a word that the test was skipped.
-macro_rules! programs_or_skip {
-    () => {
-        match programs() {
-            Some(folder) => folder,
-            None => {
-                eprintln!("skipped: TWIN_PROGRAMS is not set; scripts/test sets it");
-                return;
-            }
-        }
-    };
-}
 
 /// Waits until something is so.
 fn until(what: &str, within: Duration, so: impl Fn() -> bool) {

@@ -5,20 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use twin_data::bundle::Bundle;
-use twin_tests::{Fleet, programs};
-
-/// The programs, or a word that the test was skipped.
-macro_rules! programs_or_skip {
-    () => {
-        match programs() {
-            Some(folder) => folder,
-            None => {
-                eprintln!("skipped: TWIN_PROGRAMS is not set; scripts/test sets it");
-                return;
-            }
-        }
-    };
-}
+use twin_tests::{Fleet, programs_or_skip};
 
 /// What a command says in JSON.
 fn json(fleet: &Fleet, arguments: &[&str]) -> Value {

@@ -7,23 +7,10 @@ use std::process::{Command, Output};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use twin_tests::fill::{fill, weight};
-use twin_tests::programs;
+use twin_tests::programs_or_skip;
 
 const CLASSES: usize = 10;
 const IMAGES: usize = 4;
-
-/// The programs, or a word that the test was skipped.
-macro_rules! programs_or_skip {
-    () => {
-        match programs() {
-            Some(folder) => folder,
-            None => {
-                eprintln!("skipped: TWIN_PROGRAMS is not set; scripts/test sets it");
-                return;
-            }
-        }
-    };
-}
 
 /// Names and shapes of a network's tensors.
 type Shapes = Vec<(String, Vec<usize>)>;

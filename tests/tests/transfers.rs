@@ -7,20 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use twin_shared::transfer::WINDOW_BYTES;
-use twin_tests::{Fault, Fleet, Play, Proxy, programs};
-
-/// The programs, or a word that the test was skipped.
-macro_rules! programs_or_skip {
-    () => {
-        match programs() {
-            Some(folder) => folder,
-            None => {
-                eprintln!("skipped: TWIN_PROGRAMS is not set; scripts/test sets it");
-                return;
-            }
-        }
-    };
-}
+use twin_tests::{Fault, Fleet, Play, Proxy, programs_or_skip};
 
 const MIB: usize = 1 << 20;
 
