@@ -4,6 +4,7 @@
 mod accuracy;
 mod bench;
 mod bytes;
+mod cell_bar;
 mod classes;
 mod demo;
 mod devices;

@@ -6,6 +6,7 @@ use clap::Args;
 use twin_shared::model::Architecture;
 use twin_shared::plan::{LabelKind, LabelPrecision};
 
+use super::cell_bar::CellBar;
 use super::{Failure, print};
 use crate::experiment::accuracy::{Format, Method, Plan, Request, run};
 use crate::train::TrainerConfig;
@@ -194,14 +195,8 @@ pub(crate) fn accuracy(arguments: AccuracyArguments) -> Result<(), Failure> {
             precision: arguments.precision,
         },
     };
-    let bar = indicatif::ProgressBar::new(10_000);
-    let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {percent}% eta {eta}");
-    bar.set_style(style.map_err(anyhow::Error::from)?);
-    let mut progress = |cell: &str, part: f64| {
-        bar.set_message(cell.to_owned());
-        bar.set_position((part * 10_000.0) as u64);
-    };
-    let tables = super::serve::runtime()?.block_on(run(&request, &mut progress));
-    bar.finish_and_clear();
+    let bar = CellBar::new()?;
+    let tables = super::serve::runtime()?.block_on(run(&request, &mut |cell, part| bar.show(cell, part)));
+    bar.clear();
     print(&tables?)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use twin_shared::model::Architecture;
 
+use super::cell_bar::CellBar;
 use super::{Failure, print};
 use crate::experiment::bytes::{Plan, Request, run};
 use crate::train::TrainerConfig;
@@ -80,14 +81,8 @@ pub(crate) fn bytes(arguments: BytesArguments) -> Result<(), Failure> {
             precision: "f32".into(),
         },
     };
-    let bar = indicatif::ProgressBar::new(10_000);
-    let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {percent}% eta {eta}");
-    bar.set_style(style.map_err(anyhow::Error::from)?);
-    let mut progress = |cell: &str, part: f64| {
-        bar.set_message(cell.to_owned());
-        bar.set_position((part * 10_000.0) as u64);
-    };
-    let table = super::serve::runtime()?.block_on(run(&request, &mut progress));
-    bar.finish_and_clear();
+    let bar = CellBar::new()?;
+    let table = super::serve::runtime()?.block_on(run(&request, &mut |cell, part| bar.show(cell, part)));
+    bar.clear();
     print(&table?)
 }
