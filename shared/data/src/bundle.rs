@@ -6,9 +6,10 @@
 //! `classifier.bias` `[classes]`; a student with a classifier of its own keeps its name (`fc` or `classifier`). The
 //! metadata's entry `twinstill.model` is [`About`] as JSON.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, View};
 use safetensors::{SafeTensors, serialize};
 use serde::{Deserialize, Serialize};
 use twin_shared::id::{BlobHash, DeviceId, ModelVersion};
@@ -54,6 +55,27 @@ pub struct Weights {
     pub shape: Vec<usize>,
     /// Its values.
     pub values: Vec<f32>,
+}
+
+/// A tensor as the file has it. It becomes bytes when its turn comes, lest a model be held once more than it must.
+struct Plain<'a>(&'a Weights);
+
+impl View for Plain<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.0.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        self.0.values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(self.0.values.as_slice())
+    }
 }
 
 /// A model.
@@ -188,18 +210,11 @@ impl Bundle {
         let format = |error: String| BundleError::Format(error);
         // One entry, so that the bytes do not depend on a hash map's order.
         let json = serde_json::to_string(&entry).map_err(|error| format(error.to_string()))?;
-        let plain: Vec<(&str, &Weights, Vec<u8>)> = self
-            .tensors
-            .iter()
-            .map(|(name, weights)| {
-                (name.as_str(), weights, weights.values.iter().flat_map(|value| value.to_le_bytes()).collect())
-            })
-            .collect();
-        let views = plain.iter().map(|(name, weights, bytes)| {
-            let view = TensorView::new(Dtype::F32, weights.shape.clone(), bytes);
-            view.map(|view| (*name, view)).map_err(|error| format(error.to_string()))
-        });
-        let views = views.collect::<Result<Vec<_>, _>>()?;
+        let whole = |weights: &Weights| weights.shape.iter().product::<usize>() == weights.values.len();
+        if let Some((name, weights)) = self.tensors.iter().find(|(_, weights)| !whole(weights)) {
+            return Err(BundleError::Tensor { name: name.clone(), expected: weights.shape.clone() });
+        }
+        let views = self.tensors.iter().map(|(name, weights)| (name, Plain(weights)));
         serialize(views, Some(HashMap::from([(ENTRY.to_owned(), json)]))).map_err(|error| format(error.to_string()))
     }
 
@@ -338,5 +353,8 @@ mod tests {
         let mut wrong = bundle();
         wrong.tensors.get_mut("a").unwrap().values[0] = f32::NAN;
         assert!(matches!(Bundle::from_bytes(&wrong.to_bytes().unwrap()), Err(BundleError::NotFinite(_))));
+        let mut short = bundle();
+        short.tensors.get_mut("a").unwrap().values.clear();
+        assert!(matches!(short.to_bytes(), Err(BundleError::Tensor { name, .. }) if name == "a"));
     }
 }

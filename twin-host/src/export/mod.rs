@@ -12,8 +12,9 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 use serde::Deserialize;
 use twin_data::Normalisation;
+use twin_data::blobs::{BlobError, Blobs};
 use twin_data::bundle::{About, Bundle, BundleError, Weights};
-use twin_shared::id::{BlobHash, DeviceId, JobId};
+use twin_shared::id::{BlobHash, DeviceId, JobId, ModelVersion};
 use twin_shared::model::Architecture;
 use twin_shared::plan::Method;
 
@@ -41,6 +42,9 @@ pub enum ExportError {
     /// The parts make no model.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// It cannot be put among the blobs.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
 }
 
 /// What a model is made of.
@@ -61,20 +65,37 @@ pub(crate) struct Parts {
     pub(crate) state: (PathBuf, BlobHash),
 }
 
+/// What the names of a teacher's classifier begin with, by network.
+const CLASSIFIERS: [&str; 2] = ["fc.", "classifier."];
+
+/// Makes a model and puts its file among the device's blobs; its version and its blob. Holds two copies of the student at
+/// most, and takes its time: not for a thread that others wait for.
+///
+/// # Errors
+/// As [`assemble`], or when the disk refuses.
+pub(crate) fn make(parts: Parts, blobs: &Blobs) -> Result<(ModelVersion, BlobHash), ExportError> {
+    let bundle = assemble(parts)?;
+    let version = bundle.about.version();
+    let bytes = bundle.to_bytes()?;
+    drop(bundle);
+    Ok((version, blobs.put(&bytes)?))
+}
+
 /// Puts a model together.
 ///
 /// # Errors
 /// When a file cannot be read, or the parts do not fit each other.
 pub(crate) fn assemble(parts: Parts) -> Result<Bundle, ExportError> {
     let Parts { device, job, epochs, architecture, method, classes, mut label_counts, teacher, state } = parts;
-    let (mut tensors, normalisation) = read(&state.0)?;
+    let (mut tensors, normalisation) = read(&state.0, |_| true)?;
     let method = match method {
         Method::SimKd => {
-            let (mut teachers, _) = read(&teacher.0)?;
+            let (mut teachers, _) = read(&teacher.0, |name| CLASSIFIERS.iter().any(|it| name.starts_with(it)))?;
             for part in ["weight", "bias"] {
-                let own = teachers.remove(&format!("fc.{part}"));
-                let tensor = own.or_else(|| teachers.remove(&format!("classifier.{part}"))).ok_or_else(|| {
-                    ExportError::State { path: teacher.0.clone(), problem: format!("it has no classifier's {part}") }
+                let own = CLASSIFIERS.iter().find_map(|classifier| teachers.remove(&format!("{classifier}{part}")));
+                let tensor = own.ok_or_else(|| ExportError::State {
+                    path: teacher.0.clone(),
+                    problem: format!("it has no classifier's {part}"),
                 })?;
                 tensors.insert(format!("classifier.{part}"), tensor);
             }
@@ -116,7 +137,8 @@ const BESIDE: &str = "twinstill";
 
 type Read = (BTreeMap<String, Weights>, Option<Normalisation>);
 
-fn read(path: &Path) -> Result<Read, ExportError> {
+/// The tensors whose names are wanted.
+fn read(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Read, ExportError> {
     let bytes = fs::read(path).map_err(|error| ExportError::File { path: path.to_owned(), error })?;
     let wrong = |problem: String| ExportError::State { path: path.to_owned(), problem };
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| wrong(error.to_string()))?;
@@ -125,7 +147,7 @@ fn read(path: &Path) -> Result<Read, ExportError> {
     let normalisation = beside.map_err(|error| wrong(error.to_string()))?.and_then(|beside| beside.normalisation);
     let file = SafeTensors::deserialize(&bytes).map_err(|error| wrong(error.to_string()))?;
     let mut tensors = BTreeMap::new();
-    for (name, view) in file.iter() {
+    for (name, view) in file.iter().filter(|(name, _)| wanted(name)) {
         if view.dtype() != Dtype::F32 {
             return Err(wrong(format!("tensor {name} is not of f32")));
         }

@@ -11,7 +11,7 @@ use twin_shared::wire::{Birth, ModelOffer, Order, Purpose, WIRE_VERSION};
 use super::Host;
 use super::job::{JobFailure, JobRun, Voices, Work};
 use crate::control::Happened;
-use crate::export::{Parts, assemble};
+use crate::export::{Parts, make};
 use crate::link::LinkOrder;
 use crate::store::{ModelRecord, StoreError};
 use crate::train::{Ask, Told};
@@ -80,17 +80,15 @@ impl JobRun<'_> {
                 teacher: (self.host.store.teacher(self.id), teacher),
                 state: (blobs.path(&state), state),
             };
-            let bundle = assemble(parts)?;
-            let version = bundle.about.version();
             let held_out = if held == 0 { Score::default() } else { self.score(voices, &device, &state).await? };
-            let bytes = bundle.to_bytes().map_err(crate::export::ExportError::from)?;
+            let (version, bundle) = tokio::task::spawn_blocking(move || make(parts, &blobs)).await??;
             let model = ModelRecord {
                 version,
                 job: self.id,
                 epochs: student.round + 1,
                 architecture: student.architecture,
                 state,
-                bundle: blobs.put(&bytes)?,
+                bundle,
                 held_out,
                 made: 0,
             };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use tokio::task::JoinError;
 use twin_core::coordinator::{Fatal, RoundRecord};
 use twin_core::twin::DatasetCounts;
 use twin_data::blobs::BlobError;
@@ -80,6 +81,9 @@ pub enum JobFailure {
     /// A finished student makes no model.
     #[error("making a model: {0}")]
     Export(#[from] ExportError),
+    /// What made a model did not come to an end.
+    #[error("making a model: {0}")]
+    Making(#[from] JoinError),
     /// It was asked to stop.
     #[error("stopped")]
     Stopped,
