@@ -4,10 +4,12 @@
 mod narrow;
 mod play;
 mod proxy;
+mod story;
 
 pub use narrow::NarrowLink;
 pub use play::Play;
 pub use proxy::{Fault, Proxy};
+pub use story::Story;
 pub mod fill;
 
 use std::fs;
@@ -253,14 +255,22 @@ impl Fleet {
     }
 
     fn write_board(&self, folder: &str, card: &str, set: &ImageSet) {
+        set.write(&PathBuf::from(self.path(folder)).join("dataset.twinset")).expect("written");
+        self.configure_board(folder, card, "[dataset]\npath = \"dataset.twinset\"\nformat = \"twinset\"\n");
+    }
+
+    /// Gives the enrolment in a folder what makes a board of it, with these lines for its dataset, and the data
+    /// directory of `card`.
+    ///
+    /// # Panics
+    /// When the disk refuses.
+    pub fn configure_board(&self, folder: &str, card: &str, dataset: &str) {
         let folder = PathBuf::from(self.path(folder));
         let (data, trainer) = (self.path(&format!("{card}/data")), &self.play.trainer);
-        set.write(&folder.join("dataset.twinset")).expect("written");
         let enrolled = fs::read_to_string(folder.join("agent.toml")).expect("enrolment wrote it");
         let enrolled = enrolled.replace("[device]\n", &format!("[device]\ndata_dir = {data:?}\n"));
         let part = format!(
-            "\n[dataset]\npath = \"dataset.twinset\"\nformat = \"twinset\"\n\
-             [trainer]\nprogram = {trainer:?}\nthreads = 1\n[telemetry]\nperiod_s = {period}\n\
+            "\n{dataset}[trainer]\nprogram = {trainer:?}\nthreads = 1\n[telemetry]\nperiod_s = {period}\n\
              [emulate]\nfrequency_ghz = 2.0\nduty = 1.0\n\
              uplink_bits_per_second = {rate:e}\ndownlink_bits_per_second = {rate:e}\n",
             rate = self.play.rate,
@@ -340,6 +350,7 @@ impl Fleet {
     pub fn host(&self, arguments: &[&str]) -> (bool, String) {
         let config = self.path("host.toml");
         let done = Command::new(self.programs.join("twin-host"))
+            .current_dir(self.folder.path())
             .args(arguments)
             .args(["--config", &config])
             .output()
@@ -399,8 +410,10 @@ impl Fleet {
     /// When it cannot be started.
     #[must_use]
     pub fn ask_agent(&self, board: &str, arguments: &[&str]) -> (Option<i32>, String) {
-        let config = PathBuf::from(self.path(board)).join("played.toml");
+        let folder = PathBuf::from(self.path(board));
+        let config = folder.join("played.toml");
         let done = Command::new(self.programs.join("twin-agent"))
+            .current_dir(folder)
             .args(arguments)
             .arg("--config")
             .arg(config)

@@ -7,6 +7,7 @@ mod bytes;
 mod cell_bar;
 mod classes;
 mod demo;
+mod device_list;
 mod devices;
 mod enrolment;
 mod fleet;
@@ -40,7 +41,7 @@ enum Command {
     /// Work with configuration files
     #[command(subcommand)]
     Config(serve::ConfigCommand),
-    /// Make a device known: one folder to copy to the board
+    /// Make a device known, or a list of them: one folder each to copy to the board
     Enroll(enrolment::EnrollArguments),
     /// Lock a device out
     Revoke(devices::DeviceArguments),
@@ -68,6 +69,8 @@ enum Command {
     Promote(models::VersionArguments),
     /// Have a device answer by the model before the present one, or the one named
     Rollback(models::VersionArguments),
+    /// Give a device's twin, images and student to another card in its place; its old keys are worth nothing any more
+    Replace(fleet::ReplaceArguments),
     /// Delete a device: its twin, its images, its models
     Forget(fleet::ForgetArguments),
     /// Copy the data directory, while the host serves or not
@@ -154,6 +157,7 @@ pub fn run() -> ExitCode {
         Command::Models(arguments) => models::models(&arguments),
         Command::Promote(arguments) => models::promote(arguments),
         Command::Rollback(arguments) => models::rollback(arguments),
+        Command::Replace(arguments) => fleet::replace(&arguments),
         Command::Forget(arguments) => fleet::forget(&arguments),
         Command::Backup(arguments) => fleet::backup(&arguments),
         Command::Restore(arguments) => fleet::restore(&arguments),

@@ -9,24 +9,29 @@ use serde_json::json;
 use twin_shared::id::DeviceId;
 
 use super::devices::{DataArguments, DeviceArguments, failed};
-use super::{Failure, Format, print};
+use super::{Failure, Format, device_list, print};
 use crate::broker::acl::Product;
 use crate::config::{BrokerChoice, Config};
-use crate::enroll::{self, Authority, Handover, Reach};
+use crate::enroll::{self, Authority, Reach};
 use crate::store::Store;
 
 /// Arguments of `enroll`.
 #[derive(Debug, Args)]
 pub(crate) struct EnrollArguments {
     /// The device's name: a-z, 0-9 and, inside, '-'
-    device: DeviceId,
-    /// The folder to write
+    #[arg(required_unless_present = "list")]
+    device: Option<DeviceId>,
+    /// The folder to write; with --list a new one, with a folder in it for each device
     #[arg(long)]
     out: PathBuf,
     /// Give a device that is enrolled new keys and a new certificate: its own ran out while it was away. The old ones
     /// are taken until the new ones are used
     #[arg(long)]
     renew: bool,
+    /// Enrol every device of a CSV file with a column `device`, all or none. Where a column `board` says where
+    /// scripts/deploy reaches each, an inventory for it is written too
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["device", "renew"])]
+    list: Option<PathBuf>,
     #[command(flatten)]
     reach: ReachArguments,
     #[command(flatten)]
@@ -168,30 +173,54 @@ pub(crate) struct AclArguments {
     data: DataArguments,
 }
 
-fn refused(error: impl Into<anyhow::Error>) -> Failure {
+pub(super) fn refused(error: impl Into<anyhow::Error>) -> Failure {
     Failure::Failed(error.into())
 }
 
-/// Enrols a device, or gives it new keys.
+/// Enrols a device or a list of them, or gives one new keys.
 pub(crate) fn enroll(arguments: &EnrollArguments) -> Result<(), Failure> {
     let config = arguments.data.config()?;
     let store = Store::open(&config.data_dir).map_err(failed)?;
     let reach = arguments.reach.resolve(&config)?;
-    let (device, out, now) = (&arguments.device, &arguments.out, SystemTime::now());
-    let said = if arguments.renew {
-        enroll::reissue(&store, device, out, &reach, Handover::WhenSeen, now).map_err(refused)?;
-        "has new keys"
-    } else {
-        enroll::enroll(&store, device, out, &reach, now).map_err(refused)?;
-        "is enrolled"
+    let (out, now) = (&arguments.out, SystemTime::now());
+    let done = match (&arguments.list, &arguments.device) {
+        (Some(list), _) => {
+            let devices = device_list::read(list).map_err(Failure::Usage)?;
+            let names: Vec<DeviceId> = devices.iter().map(|listed| listed.device.clone()).collect();
+            enroll::enroll_all(&store, &names, out, &reach, now).map_err(refused)?;
+            let inventory = device_list::inventory(&devices);
+            if let Some(text) = &inventory {
+                enroll::write_private_folder(out, &[(device_list::INVENTORY, text.as_bytes())]).map_err(refused)?;
+            }
+            let deploy = match inventory {
+                Some(_) => {
+                    format!("scripts/deploy --inventory {} does that", out.join(device_list::INVENTORY).display())
+                }
+                None => "scripts/deploy does that".into(),
+            };
+            let count = names.len();
+            format!(
+                "{count} devices are enrolled: copy each folder in {} to its board ({deploy}). They connect",
+                out.display()
+            )
+        }
+        (None, Some(device)) if arguments.renew => {
+            enroll::reissue(&store, device, out, &reach, now).map_err(refused)?;
+            format!("{device} has new keys: copy {} to the board. It connects", out.display())
+        }
+        (None, Some(device)) => {
+            enroll::enroll(&store, device, out, &reach, now).map_err(refused)?;
+            format!("{device} is enrolled: copy {} to the board. It connects", out.display())
+        }
+        (None, None) => return Err(Failure::Usage("which device? Give its name, or --list FILE".into())),
     };
+    print(&format!("{done} to {}\n", there(&reach)))
+}
+
+/// Where boards are told to connect, and what to do if that is no use to them.
+pub(super) fn there(reach: &Reach) -> String {
     let near = if is_this_machine(&reach.host) { ", this machine; --host NAME for a board elsewhere" } else { "" };
-    print(&format!(
-        "{device} {said}: copy {} to the board. It connects to {}:{}{near}\n",
-        out.display(),
-        reach.host,
-        reach.port
-    ))
+    format!("{}:{}{near}", reach.host, reach.port)
 }
 
 /// Locks a device out.

@@ -1,14 +1,21 @@
-//! `forget`, `backup` and `restore`: a fleet's life.
+//! `replace`, `forget`, `backup` and `restore`: a fleet's life.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use twin_shared::id::{DeviceId, JobId};
 
 use super::devices::{DataArguments, failed};
+use super::enrolment::{ReachArguments, refused, there};
 use super::{Failure, print};
 use crate::control::{ControlError, Request, ask};
-use crate::store;
+use crate::store::Store;
+use crate::{enroll, store};
+
+/// A host that serves closes the link of a device whose keys count no more within half a second; nothing of it is heard
+/// or written after that.
+const CLOSED: Duration = Duration::from_secs(2);
 
 /// Tells a host that serves; one that does not finds it in its database.
 fn tell(data_dir: &Path, request: &Request) -> Result<bool, Failure> {
@@ -17,6 +24,39 @@ fn tell(data_dir: &Path, request: &Request) -> Result<bool, Failure> {
         Err(ControlError::NobodyServes(_)) => Ok(false),
         Err(error) => Err(Failure::Failed(error.into())),
     }
+}
+
+/// Arguments of `replace`.
+#[derive(Debug, Args)]
+pub(crate) struct ReplaceArguments {
+    /// The device
+    device: DeviceId,
+    /// The folder to write, for the new card
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    reach: ReachArguments,
+    #[command(flatten)]
+    data: DataArguments,
+}
+
+/// Lets another card take a device's place.
+pub(crate) fn replace(arguments: &ReplaceArguments) -> Result<(), Failure> {
+    let config = arguments.data.config()?;
+    let store = Store::open(&config.data_dir).map_err(failed)?;
+    let reach = arguments.reach.resolve(&config)?;
+    let (device, out) = (&arguments.device, &arguments.out);
+    let has_images = enroll::replace(&store, device, out, &reach, SystemTime::now()).map_err(refused)?;
+    // The new card counts its connections anew. What the old one says while its link is being closed must not be taken
+    // for the new one's.
+    std::thread::sleep(CLOSED);
+    tell(&config.data_dir, &Request::Replaced { device: device.clone() })?;
+    let images = if has_images { "; it holds the images of the twin" } else { "" };
+    print(&format!(
+        "{device} has another card: copy {} to it{images}. It connects to {}. The old keys are worth nothing any more\n",
+        out.display(),
+        there(&reach)
+    ))
 }
 
 /// Arguments of `forget`.
@@ -49,8 +89,7 @@ pub(crate) fn forget(arguments: &ForgetArguments) -> Result<(), Failure> {
     }
     store.revoke(device).map_err(failed)?;
     if tell(&arguments.data.directory()?, &Request::Release { device: device.clone() })? {
-        // The host closes the device's link within half a second of the change; nothing of it is written after that.
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        std::thread::sleep(CLOSED);
     }
     store.purge(device).map_err(failed)?;
     print(&format!("{device} is forgotten; {learned}\n"))

@@ -1,6 +1,6 @@
 //! The folder that a board gets: everything that proves who it is, and a configuration to start with.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use twin_shared::id::DeviceId;
@@ -24,15 +24,6 @@ pub struct Reach {
     pub broker_authority: Option<String>,
 }
 
-/// From when on a device's new keys count, and its old ones no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handover {
-    /// From the first time that the device uses them: it goes on with the old ones until the folder is on the board.
-    WhenSeen,
-    /// From now on: whoever has the old ones is out. For a board that was lost, sold or stolen.
-    AtOnce,
-}
-
 /// Why a board was not enrolled. Nothing is half done then but the folder itself.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
@@ -48,10 +39,18 @@ pub enum EnrollError {
     /// The name is the host's own.
     #[error("{0} is the host's own name at the broker: choose another")]
     Reserved(DeviceId),
+    /// The images of the twin.
+    #[error("{}: the twin's images cannot be copied: {source}", path.display())]
+    Images {
+        /// What was to be written.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// It would lock out a board that works.
     #[error(
         "{0} is enrolled already: `twin-host enroll {0} --renew --out DIR` gives it new keys, \
-         `twin-host revoke {0}` locks it out first"
+         `twin-host replace {0} --out DIR` is for another card in its place"
     )]
     Enrolled(DeviceId),
 }
@@ -80,18 +79,38 @@ pub fn enroll(
     reach: &Reach,
     now: SystemTime,
 ) -> Result<(), EnrollError> {
-    if device.as_str() == crate::broker::HOST {
-        return Err(EnrollError::Reserved(device.clone()));
-    }
-    if store.known_device(device)?.is_some_and(|known| !known.revoked) {
-        return Err(EnrollError::Enrolled(device.clone()));
-    }
-    let credential = write(store, device, folder, reach, now)?;
+    require_new(store, device)?;
+    let credential = write(store, device, folder, reach, None, now)?;
     Ok(store.enroll(device, credential)?)
 }
 
+/// Enrols many devices, each with a folder of its name below this one, which must be new: all of them or none.
+///
+/// # Errors
+/// As [`enroll`]; neither a folder nor a device is left then.
+pub fn enroll_all(
+    store: &Store,
+    devices: &[DeviceId],
+    folder: &Path,
+    reach: &Reach,
+    now: SystemTime,
+) -> Result<(), EnrollError> {
+    devices.iter().try_for_each(|device| require_new(store, device))?;
+    private::create_new_directory(folder)?;
+    let written = devices
+        .iter()
+        .map(|device| Ok((device, write(store, device, &folder.join(device.as_str()), reach, None, now)?)))
+        .collect::<Result<Vec<_>, EnrollError>>()
+        .and_then(|credentials| Ok(store.enroll_all(&credentials)?));
+    if written.is_err() {
+        // It was made above, and holds keys that nobody knows.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    written
+}
+
 /// Writes a new folder, with new keys and a new certificate, for a device that is enrolled: its certificate has run
-/// out while it was away, or its card has died.
+/// out while it was away. The old ones are taken until the new ones are used.
 ///
 /// # Errors
 /// As [`enroll`], or when the device is not enrolled.
@@ -100,14 +119,42 @@ pub fn reissue(
     device: &DeviceId,
     folder: &Path,
     reach: &Reach,
-    handover: Handover,
     now: SystemTime,
 ) -> Result<(), EnrollError> {
     store.device(device)?;
-    let credential = write(store, device, folder, reach, now)?;
-    match handover {
-        Handover::WhenSeen => store.offer(device, &credential)?,
-        Handover::AtOnce => store.enroll(device, credential)?,
+    let credential = write(store, device, folder, reach, None, now)?;
+    Ok(store.offer(device, &credential)?)
+}
+
+/// Writes a new folder for another card in a device's place, with what its twin holds of the dataset. Whoever has the
+/// old keys is out from now on, locked out before or not; twin, student and models stay. Whether the twin had a dataset to
+/// give.
+///
+/// # Errors
+/// As [`enroll`], or when the device is not enrolled. The old keys count on then.
+pub fn replace(
+    store: &Store,
+    device: &DeviceId,
+    folder: &Path,
+    reach: &Reach,
+    now: SystemTime,
+) -> Result<bool, EnrollError> {
+    store.device(device)?;
+    let dataset = match store.twin(device)?.dataset() {
+        Some(dataset) => Some(store.blobs(device)?.path(&dataset.blob)),
+        None => None,
+    };
+    let credential = write(store, device, folder, reach, dataset.as_deref(), now)?;
+    store.enroll(device, credential)?;
+    Ok(dataset.is_some())
+}
+
+fn require_new(store: &Store, device: &DeviceId) -> Result<(), EnrollError> {
+    if device.as_str() == crate::broker::HOST {
+        return Err(EnrollError::Reserved(device.clone()));
+    }
+    if store.known_device(device)?.is_some_and(|known| !known.revoked) {
+        return Err(EnrollError::Enrolled(device.clone()));
     }
     Ok(())
 }
@@ -121,16 +168,20 @@ pub fn write_private_folder(folder: &Path, files: &[(&str, &[u8])]) -> Result<()
     files.iter().try_for_each(|(name, content)| private::create(&folder.join(name), content))
 }
 
+/// The twin's images in the folder of another card.
+const DATASET: &str = "dataset.twinset";
+
 fn write(
     store: &Store,
     device: &DeviceId,
     folder: &Path,
     reach: &Reach,
+    dataset: Option<&Path>,
     now: SystemTime,
 ) -> Result<Credential, EnrollError> {
     let key = DeviceKey::new(rand::random());
     let digits = Zeroizing::new(key.expose().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-    let configuration = configuration(device, reach);
+    let configuration = configuration(device, reach, dataset.is_some());
     let mut files = vec![("sealing.key", digits.as_bytes()), ("agent.toml", configuration.as_bytes())];
     let (certified, trusted);
     let mut record = None;
@@ -149,17 +200,29 @@ fn write(
         ]);
     }
     write_private_folder(folder, &files)?;
+    if let Some(dataset) = dataset {
+        let path = folder.join(DATASET);
+        private::copy(dataset, &path).map_err(|source| EnrollError::Images { path, source })?;
+    }
     Ok(Credential { key, certificate: record })
 }
 
 /// What a board needs to be told; everything else has the agent's defaults. Paths are relative to the file.
-fn configuration(device: &DeviceId, reach: &Reach) -> String {
+fn configuration(device: &DeviceId, reach: &Reach, with_dataset: bool) -> String {
     let security = if reach.tls { "mutual" } else { "plain" };
+    let dataset = if with_dataset {
+        format!(
+            "\n# What the twin holds, for training to go on. To bring more pictures, name a folder that holds yours.\n\
+             [dataset]\npath = \"{DATASET}\"\nformat = \"twinset\"\n"
+        )
+    } else {
+        String::new()
+    };
     format!(
         "# Written by twin-host enroll. `twin-agent config default` shows every key.\n\
          [device]\nname = \"{device}\"\n\n\
          [broker]\nhost = {host:?}\nport = {port}\nsecurity = \"{security}\"\n\n\
-         [credentials]\nfolder = \".\"\n",
+         [credentials]\nfolder = \".\"\n{dataset}",
         host = reach.host,
         port = reach.port,
     )
@@ -169,6 +232,7 @@ fn configuration(device: &DeviceId, reach: &Reach) -> String {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+    use twin_shared::id::DatasetVersion;
 
     fn reach(tls: bool) -> Reach {
         Reach { host: "twin.local".into(), port: 8883, tls, broker_authority: None }
@@ -205,8 +269,7 @@ mod tests {
         let before = store.device(&device()).unwrap().key.expose().to_owned();
         let again = enroll(&store, &device(), &directory.path().join("2"), &reach(false), SystemTime::now());
         assert!(matches!(again, Err(EnrollError::Enrolled(_))));
-        let error =
-            reissue(&store, &device(), &folder, &reach(false), Handover::AtOnce, SystemTime::now()).unwrap_err();
+        let error = replace(&store, &device(), &folder, &reach(false), SystemTime::now()).unwrap_err();
         assert!(matches!(error, EnrollError::File(_)), "{error}");
         assert_eq!(store.device(&device()).unwrap().key.expose(), &before);
     }
@@ -217,16 +280,65 @@ mod tests {
         let store = Store::open(directory.path().join("host")).unwrap();
         let folder = |name: &str| directory.path().join(name);
         let now = SystemTime::now();
-        assert!(reissue(&store, &device(), &folder("0"), &reach(true), Handover::WhenSeen, now).is_err());
+        assert!(reissue(&store, &device(), &folder("0"), &reach(true), now).is_err());
         enroll(&store, &device(), &folder("1"), &reach(true), now).unwrap();
         let first = store.device(&device()).unwrap();
-        reissue(&store, &device(), &folder("2"), &reach(true), Handover::WhenSeen, now).unwrap();
+        reissue(&store, &device(), &folder("2"), &reach(true), now).unwrap();
         let both = store.device(&device()).unwrap();
         assert_eq!(both.certificate, first.certificate);
         assert_ne!(both.next.unwrap().certificate, first.certificate);
-        reissue(&store, &device(), &folder("3"), &reach(true), Handover::AtOnce, now).unwrap();
+        assert!(!replace(&store, &device(), &folder("3"), &reach(true), now).unwrap(), "no images yet");
         let last = store.device(&device()).unwrap();
         assert!(last.next.is_none() && last.certificate != first.certificate);
+    }
+
+    #[test]
+    fn another_card_gets_what_the_twin_holds_and_is_let_in_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("host")).unwrap();
+        let folder = |name: &str| directory.path().join(name);
+        let now = SystemTime::now();
+        assert!(replace(&store, &device(), &folder("0"), &reach(false), now).is_err(), "nobody of this name");
+        enroll(&store, &device(), &folder("1"), &reach(false), now).unwrap();
+        let blob = store.blobs(&device()).unwrap().put(b"images").unwrap();
+        store.hold_dataset(&device(), DatasetVersion(blob.0), blob).unwrap();
+        store.revoke(&device()).unwrap();
+        assert!(replace(&store, &device(), &folder("2"), &reach(false), now).unwrap());
+        assert_eq!(std::fs::read(folder("2").join(DATASET)).unwrap(), b"images");
+        let mode = std::fs::metadata(folder("2").join(DATASET)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+        let configuration = std::fs::read_to_string(folder("2").join("agent.toml")).unwrap();
+        assert!(configuration.contains("path = \"dataset.twinset\"\nformat = \"twinset\""), "{configuration}");
+        assert!(!store.device(&device()).unwrap().revoked);
+        // Without its images a card would be half a replacement: the one before counts on.
+        let before = store.device(&device()).unwrap().key.expose().to_owned();
+        std::fs::remove_file(store.blobs(&device()).unwrap().path(&blob)).unwrap();
+        let error = replace(&store, &device(), &folder("3"), &reach(false), now).unwrap_err();
+        assert!(matches!(error, EnrollError::Images { .. }), "{error}");
+        assert_eq!(store.device(&device()).unwrap().key.expose(), &before);
+    }
+
+    #[test]
+    fn a_list_is_enrolled_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path().join("host")).unwrap();
+        let folder = |name: &str| directory.path().join(name);
+        let devices: Vec<DeviceId> = ["a", "b", "c"].map(|name| name.parse().unwrap()).to_vec();
+        let now = SystemTime::now();
+        enroll(&store, &devices[2], &folder("alone"), &reach(true), now).unwrap();
+        let refused = enroll_all(&store, &devices, &folder("all"), &reach(true), now);
+        assert!(matches!(refused, Err(EnrollError::Enrolled(_))));
+        assert!(!folder("all").exists());
+        enroll_all(&store, &devices[..2], &folder("all"), &reach(true), now).unwrap();
+        for device in &devices[..2] {
+            let text = std::fs::read_to_string(folder("all").join(device.as_str()).join("sealing.key")).unwrap();
+            let known = store.device(device).unwrap();
+            assert_eq!(blake3::Hash::from_hex(text.trim()).unwrap().as_bytes(), known.key.expose());
+        }
+        // A folder that is there already is left alone.
+        let more: Vec<DeviceId> = vec!["d".parse().unwrap()];
+        assert!(matches!(enroll_all(&store, &more, &folder("all"), &reach(true), now), Err(EnrollError::File(_))));
+        assert!(folder("all").join("a/agent.toml").exists() && store.known_device(&more[0]).unwrap().is_none());
     }
 
     #[test]

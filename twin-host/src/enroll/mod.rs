@@ -7,5 +7,5 @@ mod private;
 
 pub use authority::{Authority, AuthorityError, CERTIFICATE_VALIDITY, Signed};
 pub use certificate::{CertificateRecord, Certified, Fingerprint};
-pub use folder::{EnrollError, Handover, Reach, authority_of, enroll, reissue, write_private_folder};
+pub use folder::{EnrollError, Reach, authority_of, enroll, enroll_all, reissue, replace, write_private_folder};
 pub use private::PrivateFileError;

@@ -34,6 +34,14 @@ pub(super) fn create_directory(path: &Path) -> Result<(), PrivateFileError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at(path))
 }
 
+/// Makes the directory, mode 0700, and its parents. One that is there is an error.
+pub(super) fn create_new_directory(path: &Path) -> Result<(), PrivateFileError> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_directory(parent)?;
+    }
+    DirBuilder::new().mode(0o700).create(path).map_err(at(path))
+}
+
 /// Writes a new file, mode 0600, and has it on the disk before it returns. An existing file is an error.
 pub(super) fn create(path: &Path, content: &[u8]) -> Result<(), PrivateFileError> {
     write(path, content, OpenOptions::new().write(true).create_new(true)).map_err(at(path))
@@ -56,6 +64,14 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), PrivateFileErro
 pub(super) fn flush_directory_of(path: &Path) -> Result<(), PrivateFileError> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))
+}
+
+/// Copies a file of any size to a new one, mode 0600, and has it on the disk before it returns.
+pub(super) fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut source = File::open(from)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    std::io::copy(&mut source, &mut file)?;
+    file.sync_all()
 }
 
 fn write(path: &Path, content: &[u8], options: &mut OpenOptions) -> std::io::Result<()> {

@@ -43,6 +43,11 @@ impl From<&DeviceKey> for Credential {
     }
 }
 
+const ENROLL: &str = "INSERT INTO device (name, key, certificate, authority, expires) VALUES (?1, ?2, ?3, ?4, ?5)
+                      ON CONFLICT (name) DO UPDATE SET key = excluded.key, certificate = excluded.certificate,
+                      authority = excluded.authority, expires = excluded.expires, revoked = 0, renew = 0,
+                      next_key = NULL, next_certificate = NULL, next_authority = NULL, next_expires = NULL";
+
 const COLUMNS: &str = "name, key, certificate, authority, expires, next_key, next_certificate, next_authority, \
                        next_expires, revoked, renew";
 
@@ -52,11 +57,19 @@ impl Store {
     /// # Errors
     /// When the database refuses.
     pub fn enroll(&self, device: &DeviceId, credential: impl Into<Credential>) -> Result<(), StoreError> {
-        let sql = "INSERT INTO device (name, key, certificate, authority, expires) VALUES (?1, ?2, ?3, ?4, ?5)
-                   ON CONFLICT (name) DO UPDATE SET key = excluded.key, certificate = excluded.certificate,
-                   authority = excluded.authority, expires = excluded.expires, revoked = 0, renew = 0,
-                   next_key = NULL, next_certificate = NULL, next_authority = NULL, next_expires = NULL";
-        self.put(sql, device, &credential.into()).map(drop)
+        self.put(ENROLL, device, &credential.into()).map(drop)
+    }
+
+    /// As [`Self::enroll`], for several: all of them or none.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn enroll_all(&self, devices: &[(&DeviceId, Credential)]) -> Result<(), StoreError> {
+        let transaction = self.asked(self.records.unchecked_transaction())?;
+        for (device, credential) in devices {
+            self.put(ENROLL, device, credential)?;
+        }
+        self.asked(transaction.commit())
     }
 
     /// Gives a device keys that it may change over to.

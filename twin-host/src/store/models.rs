@@ -99,22 +99,29 @@ impl Store {
     /// # Errors
     /// When the database refuses.
     pub fn promoted(&self, device: &DeviceId) -> Result<Option<ModelRecord>, StoreError> {
-        self.promoted_but(device, None)
+        self.latest_promotion(device, i64::MAX)
     }
 
-    /// The model that a device answered by before the present one.
+    /// The model that a device answered by before it first answered by this one: going back again and again leads to the
+    /// first, and never forward to one that was given up.
     ///
     /// # Errors
     /// When the database refuses.
     pub fn promoted_before(&self, device: &DeviceId, present: ModelVersion) -> Result<Option<ModelRecord>, StoreError> {
-        self.promoted_but(device, Some(present))
+        let sql = "SELECT min(id) FROM promotion WHERE device = ?1 AND version = ?2";
+        let first = self.records.query_row(sql, params![device.as_str(), present.0], |row| row.get(0));
+        match self.asked(first)? {
+            Some(first) => self.latest_promotion(device, first),
+            None => Ok(None),
+        }
     }
 
-    fn promoted_but(&self, device: &DeviceId, but: Option<ModelVersion>) -> Result<Option<ModelRecord>, StoreError> {
+    /// The model of the latest promotion before this one.
+    fn latest_promotion(&self, device: &DeviceId, before: i64) -> Result<Option<ModelRecord>, StoreError> {
         let sql = "SELECT m.version, m.job, m.epochs, m.architecture, m.state, m.bundle, m.correct, m.total, m.made
                    FROM promotion p JOIN model m ON m.device = p.device AND m.version = p.version
-                   WHERE p.device = ?1 AND p.version IS NOT ?2 ORDER BY p.id DESC LIMIT 1";
-        let row = self.records.query_row(sql, params![device.as_str(), but.map(|version| version.0)], model);
+                   WHERE p.device = ?1 AND p.id < ?2 ORDER BY p.id DESC LIMIT 1";
+        let row = self.records.query_row(sql, params![device.as_str(), before], model);
         self.asked(row.optional())
     }
 }
