@@ -106,6 +106,8 @@ pub struct Trainer {
     pub memory_limit: Option<u64>,
     /// 0 to 19.
     pub niceness: u8,
+    /// A trainer that is silent for so long hangs.
+    pub stall: Duration,
 }
 
 /// What is sampled, how often, and how much is kept.
@@ -251,11 +253,15 @@ fn trainer(raw: raw::Trainer) -> Result<Trainer, ConfigError> {
     if raw.niceness > 19 {
         return Err(ConfigError::value("trainer.niceness", "must be 0 to 19"));
     }
+    if !(1..=86_400).contains(&raw.stall_s) {
+        return Err(ConfigError::value("trainer.stall_s", "must be 1 to 86400 seconds"));
+    }
     Ok(Trainer {
         program: raw.program,
         threads: (raw.threads > 0).then_some(raw.threads),
         memory_limit: (raw.memory_limit_mib > 0).then_some(u64::from(raw.memory_limit_mib) << 20),
         niceness: raw.niceness,
+        stall: Duration::from_secs(u64::from(raw.stall_s)),
     })
 }
 

@@ -336,6 +336,12 @@ impl Fleet {
         fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
+    /// One of the programs.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     /// A path in the fleet's folder.
     #[must_use]
     pub fn path(&self, name: &str) -> String {

@@ -10,6 +10,7 @@ mod demo;
 mod device_list;
 mod devices;
 mod enrolment;
+mod field;
 mod fleet;
 mod job;
 mod logs;
@@ -101,6 +102,10 @@ enum Experiment {
     Scheduling(schedule::SchedulingArguments),
     /// A host and four boards on this machine, on real digits, end to end
     Demo(demo::DemoArguments),
+    /// Run a plan over boards: links, throttling, kills; record it, report on it
+    Field(field::FieldArguments),
+    /// Decide a recorded run again by other policies, without any board
+    Replay(field::ReplayArguments),
     /// Regret of learned tables against episodes, bins and levels
     Learning(schedule::LearningArguments),
 }
@@ -167,6 +172,8 @@ pub fn run() -> ExitCode {
         Command::Experiment(Experiment::Accuracy(arguments)) => accuracy::accuracy(*arguments),
         Command::Experiment(Experiment::Bytes(arguments)) => bytes::bytes(arguments),
         Command::Experiment(Experiment::Demo(arguments)) => demo::demo(arguments),
+        Command::Experiment(Experiment::Field(arguments)) => field::field(arguments),
+        Command::Experiment(Experiment::Replay(arguments)) => field::again(&arguments),
         Command::Experiment(Experiment::Learning(arguments)) => schedule::learning(&arguments),
     };
     match outcome {

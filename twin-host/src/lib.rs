@@ -12,6 +12,7 @@ pub mod enroll;
 mod experiment;
 pub mod export;
 mod link;
+mod recording;
 pub mod serve;
 pub mod store;
 pub mod traffic;

@@ -14,9 +14,6 @@ use crate::trainer::{Death, News, NotStarted, TrainerProcess, is_want_of_memory}
 /// Steps that are timed of each student, after the trainer's warm-up.
 const STEPS: u32 = 5;
 
-/// A trainer that is silent for so long hangs.
-const STALL: Duration = Duration::from_secs(600);
-
 /// How often the trainer's memory is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -77,7 +74,7 @@ pub async fn calibrate(
     while let Some(student) = students.next() {
         let verdict = match shallower_that_does_not_fit(&calibration, student) {
             Some(shallower) => Verdict::DoesNotFit { why: format!("not tried: {shallower} does not fit already") },
-            None => measure(&mut process, student, batch, trainer.memory_limit).await?,
+            None => measure(&mut process, student, batch, trainer).await?,
         };
         calibration.judge(student, verdict);
         told(&calibration);
@@ -100,14 +97,14 @@ fn shallower_that_does_not_fit(calibration: &Calibration, student: Architecture)
 /// A trainer that is ready, and its LibTorch's version.
 async fn start(trainer: &Trainer) -> Result<(TrainerProcess, String), CalibrateError> {
     let mut process = TrainerProcess::start(trainer)?;
-    let silence = sleep_until(Instant::now() + STALL);
+    let silence = sleep_until(Instant::now() + trainer.stall);
     tokio::select! {
         news = process.next() => match news {
             News::Event(Event::Ready { libtorch, .. }) => Ok((process, libtorch)),
             News::Event(other) => Err(CalibrateError::Ended(Death::Pipe(format!("it began with {other:?}")))),
             News::Ended(death) => Err(CalibrateError::Ended(death)),
         },
-        () = silence => Err(CalibrateError::Ended(Death::Stalled(STALL))),
+        () = silence => Err(CalibrateError::Ended(Death::Stalled(trainer.stall))),
     }
 }
 
@@ -115,7 +112,7 @@ async fn measure(
     process: &mut TrainerProcess,
     student: Architecture,
     batch: u32,
-    limit: Option<u64>,
+    trainer: &Trainer,
 ) -> Result<Verdict, CalibrateError> {
     let job = CalibrateJob { architecture: student, classes: CLASSES, batch, steps: STEPS, train: true };
     process.request(Request::Submit { ticket: TICKET, job: Box::new(Job::Calibrate(job)) });
@@ -125,11 +122,11 @@ async fn measure(
     loop {
         let news = tokio::select! {
             news = process.next() => news,
-            _ = look.tick() => match (limit, process.resident()) {
+            _ = look.tick() => match (trainer.memory_limit, process.resident()) {
                 (Some(allowed), Some(held)) if held > allowed => News::Ended(Death::OverLimit { held, allowed }),
                 _ => continue,
             },
-            () = sleep_until(heard + STALL) => News::Ended(Death::Stalled(STALL)),
+            () = sleep_until(heard + trainer.stall) => News::Ended(Death::Stalled(trainer.stall)),
         };
         heard = Instant::now();
         match news {

@@ -106,6 +106,7 @@ section!(Trainer {
     threads: u16 = 0,
     memory_limit_mib: u32 = 0,
     niceness: u8 = 10,
+    stall_s: u32 = 600,
 });
 
 section!(Telemetry { period_s: u32 = 5, interface: String = "auto".into(), backlog_kib: u32 = 256 });

@@ -62,6 +62,7 @@ fn a_full_file_is_read() {
         [trainer]
         threads = 2
         memory_limit_mib = 700
+        stall_s = 90
         [telemetry]
         interface = "wlan0"
         [guard]
@@ -84,6 +85,7 @@ fn a_full_file_is_read() {
     assert_eq!(config.dataset, Some(images));
     assert_eq!(config.trainer.threads, Some(2));
     assert_eq!(config.trainer.memory_limit, Some(700 << 20));
+    assert_eq!(config.trainer.stall, std::time::Duration::from_secs(90));
     assert_eq!(config.telemetry.interface.as_deref(), Some("wlan0"));
     assert_eq!(config.guard.windows.len(), 1);
     assert_eq!(config.guard.utc_offset_minutes, -210);

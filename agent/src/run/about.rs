@@ -22,7 +22,8 @@ pub(super) fn of(config: &Config, sample: &Telemetry, dataset: Option<(DatasetOf
         cores: sample.cpu.cores.value().copied().unwrap_or(1),
     };
     let agent = heapless::String::try_from(env!("CARGO_PKG_VERSION")).unwrap_or_default();
-    About { agent, capabilities, dataset, duty: config.emulate.map_or(1.0, |board: Emulate| board.duty) }
+    let duty = config.emulate.map_or(1.0, |board: Emulate| board.duty);
+    About { agent, capabilities, dataset, duty, stall: config.trainer.stall }
 }
 
 /// Whether a student's training is worth a try in this much memory, MiB; 0 is unknown, and all are. Assumed: the

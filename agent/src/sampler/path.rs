@@ -16,6 +16,10 @@ const ROUND_TRIPS: usize = 64;
 /// Transfers that took less say more of buffers than of the link.
 const SHORTEST_TRANSFER: Duration = Duration::from_millis(20);
 
+/// Transfers of fewer bytes say more of round trips, and of who was away meanwhile, than of the link: a handful of samples
+/// that were kept while the host was down would make a link of kilobits out of one of megabits.
+const SMALLEST_TRANSFER: u64 = 256 << 10;
+
 /// Collects measurements of the path to the host.
 #[derive(Debug, Clone, Default)]
 pub struct PathMeter {
@@ -42,12 +46,12 @@ impl PathMeter {
         self.last_round_trip = Some(now);
     }
 
-    /// A transfer from the board took this time; too short a one is not counted.
+    /// A transfer from the board took this time; too short or small a one is not counted.
     pub fn sent(&mut self, now: Instant, bytes: u64, took: Duration) {
         self.up = goodput(now, bytes, took).or(self.up);
     }
 
-    /// A transfer to the board took this time; too short a one is not counted.
+    /// A transfer to the board took this time; too short or small a one is not counted.
     pub fn received(&mut self, now: Instant, bytes: u64, took: Duration) {
         self.down = goodput(now, bytes, took).or(self.down);
     }
@@ -76,7 +80,7 @@ impl PathMeter {
 
 fn goodput(now: Instant, bytes: u64, took: Duration) -> Option<Goodput> {
     let rate = Bits::of_bytes(bytes).0 / took.as_secs_f64();
-    (took >= SHORTEST_TRANSFER).then_some(Goodput { rate: BitsPerSecond(rate), at: now })
+    (took >= SHORTEST_TRANSFER && bytes >= SMALLEST_TRANSFER).then_some(Goodput { rate: BitsPerSecond(rate), at: now })
 }
 
 fn measured<T>(value: T, now: Instant, at: Instant) -> Reading<T> {
@@ -105,10 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn goodput_is_of_the_last_transfer_long_enough() {
+    fn goodput_is_of_the_last_transfer_that_tells() {
         let (now, mut meter) = (Instant::now(), PathMeter::default());
         meter.sent(now, 1_000_000, Duration::from_secs(4));
-        meter.sent(now, 1_000, Duration::from_millis(1));
+        meter.sent(now, 1_000_000, Duration::from_millis(1));
+        // A batch of samples that had waited for the host.
+        meter.sent(now, 1_000, Duration::from_secs(9));
         let path = meter.reading(now);
         assert_eq!(path.goodput_up, Reading::measured(KilobitsPerSecond(2_000)));
         assert_eq!(path.goodput_down, Reading::Unknown);

@@ -1,5 +1,7 @@
 //! What a session is told, what it wants done, and what it must not forget.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use twin_shared::id::{BlobHash, BootId, DatasetVersion, JobId, ModelVersion, RoundId};
 use twin_shared::model::Architecture;
@@ -23,6 +25,8 @@ pub struct About {
     pub dataset: Option<(DatasetOffer, BlobHash)>,
     /// The share of time that an emulated board's trainer really works, in (0, 1]; 1 on a real one.
     pub duty: f64,
+    /// A trainer that is silent for so long hangs.
+    pub stall: Duration,
 }
 
 /// What must survive a restart. Whatever is wanted by an [`Output`] after [`Output::Persist`] stands on it.

@@ -37,6 +37,7 @@ fn about() -> About {
         },
         dataset: Some((DatasetOffer { version: dataset, bytes: 1, samples: 60 }, blob("dataset"))),
         duty: 0.5,
+        stall: Duration::from_secs(600),
     }
 }
 

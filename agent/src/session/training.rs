@@ -11,9 +11,6 @@ use super::{Process, Session};
 use crate::guard::Permit;
 use crate::trainer::{Death, is_want_of_memory};
 
-/// A trainer that is silent for so long hangs.
-const STALL: Duration = Duration::from_secs(600);
-
 /// A trainer without work is kept so long for the next epoch.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -32,10 +29,10 @@ impl Session {
             Process::Absent | Process::Busy => None,
         };
         let work = match &self.work {
-            Work::Training(Training { stage: Stage::Preparing { since }, .. }) => Some(*since + STALL),
+            Work::Training(Training { stage: Stage::Preparing { since }, .. }) => Some(*since + self.about.stall),
             Work::Training(Training { stage: Stage::Stepping(Stepping { turn, .. }), .. }) => {
                 match (*turn, self.permit) {
-                    (Turn::Trainer { since }, _) => Some(since + STALL),
+                    (Turn::Trainer { since }, _) => Some(since + self.about.stall),
                     (Turn::Ours { not_before, starving: None }, Permit::Train { .. }) => Some(not_before),
                     // A block of labels, or the guard's word, comes as an input.
                     (Turn::Ours { .. }, _) => None,
@@ -120,9 +117,9 @@ impl Session {
             // Whoever ends the agent does not wait so long.
             Stage::Stepping(Stepping { turn: Turn::Ours { .. }, .. }) | Stage::Saving(_) => return,
         };
-        if now >= since + STALL {
+        if now >= since + self.about.stall {
             out.push(Output::KillTrainer);
-            self.on_trainer_died(&Death::Stalled(STALL), out);
+            self.on_trainer_died(&Death::Stalled(self.about.stall), out);
         }
     }
 

@@ -1,7 +1,8 @@
 //! Stands in for `twin-trainer` where transfers are tested or measured: it answers every job at once, by files of
 //! random numbers of a given size, and needs no LibTorch.
 //!
-//! `STAND_IN_STATE` and `STAND_IN_LABELS` are the bytes of a student state and of an epoch's labels.
+//! `STAND_IN_STATE` and `STAND_IN_LABELS` are the bytes of a student state and of an epoch's labels. `STAND_IN_FAULT` has it
+//! fail in an epoch's first step: `crash`, `exit`, `stall`, or `memory`, which takes ever more of it.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -84,6 +85,9 @@ impl Work {
     }
 
     fn step(&mut self, ticket: Ticket) -> Result<Option<Outcome>, Failure> {
+        if let (Job::Epoch(_), Ok(fault)) = (&self.job, env::var("STAND_IN_FAULT")) {
+            fail(&fault)?;
+        }
         if let Job::Labels(labels) = &self.job {
             say(&Event::Block { ticket, block: block(labels, self.done, self.steps)? })?;
         }
@@ -111,6 +115,27 @@ impl Work {
             }
             Job::Calibrate(_) => Outcome::Calibration { seconds_per_step: 1e-3, peak_memory: None },
         }))
+    }
+}
+
+/// Fails as trainers do.
+fn fail(how: &str) -> Result<(), Failure> {
+    match how {
+        "crash" => std::process::abort(),
+        "exit" => std::process::exit(3),
+        "stall" => loop {
+            std::thread::park();
+        },
+        "memory" => {
+            let mut held = Vec::new();
+            loop {
+                // Written to: memory that is only promised is not taken.
+                held.push(vec![1u8; 4 << 20]);
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                std::hint::black_box(&held);
+            }
+        }
+        other => Err(format!("no fault is called {other:?}").into()),
     }
 }
 

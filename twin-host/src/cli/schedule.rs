@@ -135,7 +135,7 @@ pub(crate) fn read_scenario(path: &Path) -> Result<Scenario, Failure> {
     Scenario::try_from(raw).map_err(|error| Failure::Usage(format!("{shown}: {error}")))
 }
 
-fn policy_kind(name: &str) -> Result<PolicyKind, Failure> {
+pub(crate) fn policy_kind(name: &str) -> Result<PolicyKind, Failure> {
     name.parse().map_err(|error: twin_core::scheduler::policy::UnknownPolicy| Failure::Usage(error.to_string()))
 }
 

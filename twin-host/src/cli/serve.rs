@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use tokio::sync::watch;
 
@@ -28,6 +29,9 @@ pub(crate) struct ServeArguments {
     /// A job to run, unless the latest job is this one and is not over; the host goes on serving after it
     #[arg(long)]
     job: Option<PathBuf>,
+    /// Append samples, events and decisions to files in this folder, for `experiment replay`
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
 }
 
 /// `config …`.
@@ -87,10 +91,10 @@ pub(crate) fn serve(arguments: ServeArguments) -> Result<(), Failure> {
             Some((job, text))
         }
     };
-    runtime()?.block_on(serving(config, job)).map_err(Failure::from)
+    runtime()?.block_on(serving(config, job, arguments.record.as_deref())).map_err(Failure::from)
 }
 
-async fn serving(config: Config, job: Option<(Job, String)>) -> anyhow::Result<()> {
+async fn serving(config: Config, job: Option<(Job, String)>, record: Option<&Path>) -> anyhow::Result<()> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let (stop, ending) = watch::channel(false);
     tokio::spawn(async move {
@@ -103,6 +107,9 @@ async fn serving(config: Config, job: Option<(Job, String)>) -> anyhow::Result<(
         std::future::pending::<()>().await;
     });
     let mut host = Host::start(config).await?;
+    if let Some(folder) = record {
+        host.record(folder).with_context(|| format!("--record {}", folder.display()))?;
+    }
     for address in host.addresses() {
         tracing::info!(?address, "boards connect here");
     }

@@ -3,4 +3,5 @@
 pub(crate) mod accuracy;
 pub(crate) mod bytes;
 pub(crate) mod demo;
+pub(crate) mod field;
 pub(crate) mod scheduling;

@@ -69,6 +69,12 @@ impl Host {
             Said::Board(BoardInput::Received { purpose: Purpose::Telemetry, blob }) => {
                 self.store.keep_samples(device, blob, SystemTime::now())
             }
+            Said::Board(BoardInput::Telemetry(sample)) => {
+                if let Some(recorder) = &self.recorder {
+                    recorder.sample(device, sample);
+                }
+                Ok(())
+            }
             Said::Board(_) => Ok(()),
         }
     }
@@ -105,9 +111,13 @@ impl Host {
         Ok(())
     }
 
-    /// Tells whoever watches.
+    /// Tells whoever watches, and the recording.
     pub(super) fn tell(&self, job: JobId, happened: Happened) {
+        let event = Event::now(job, happened);
+        if let Some(recorder) = &self.recorder {
+            recorder.event(&event);
+        }
         // Nobody may watch.
-        let _ = self.control.events.send(Event::now(job, happened));
+        let _ = self.control.events.send(event);
     }
 }

@@ -12,7 +12,8 @@ mod requests;
 mod roster;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -30,6 +31,7 @@ use crate::config::{BrokerChoice, Config};
 use crate::control::{Control, ControlStartError};
 use crate::enroll::{AuthorityError, EnrollError};
 use crate::link::{FromBoard, LinkCounts, LinkOrder};
+use crate::recording::Recorder;
 use crate::store::{Store, StoreError};
 use links::{Links, Surroundings};
 use listening::Notary;
@@ -55,6 +57,7 @@ pub struct Host {
     bookkeeper: Bookkeeper,
     registrar: JoinHandle<()>,
     stop_registrar: watch::Sender<bool>,
+    recorder: Option<Recorder>,
 }
 
 /// Why the host does not serve.
@@ -141,7 +144,17 @@ impl Host {
             bookkeeper,
             registrar,
             stop_registrar,
+            recorder: None,
         })
+    }
+
+    /// Writes down what is seen from now on: samples, events, decisions. See `twin-host experiment replay`.
+    ///
+    /// # Errors
+    /// When the folder refuses.
+    pub fn record(&mut self, folder: &Path) -> io::Result<()> {
+        self.recorder = Some(Recorder::open(folder)?);
+        Ok(())
     }
 
     /// Where boards connect.

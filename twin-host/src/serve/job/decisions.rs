@@ -118,6 +118,11 @@ impl JobRun<'_> {
         let text = serde_json::to_vec_pretty(&answer.record).expect("numbers and names serialise");
         write(&self.decisions.path(number, "json"), &text)?;
         self.host.store.keep_decision(self.id, number, &answer.record)?;
+        if let Some(recorder) = &self.host.recorder {
+            let path = self.decisions.path(number, "toml");
+            let scenario = fs::read_to_string(&path).map_err(|error| StoreError::Files { path, error })?;
+            recorder.decision(self.id, number, &scenario, &answer.record);
+        }
         for device in &answer.record.devices {
             tracing::info!(job = %self.id, decision = number, device = device.id, "{}", device.why);
         }
