@@ -17,7 +17,7 @@ pub(crate) struct AccuracyArguments {
     /// The dataset's folder
     #[arg(long)]
     data: PathBuf,
-    /// Its format: cifar100, cifar10 or digits
+    /// Its format: cifar100, cifar10, digits, or folder: a sub-folder of pictures a class, or train/ and test/ of such
     #[arg(long)]
     dataset: Format,
     /// Classes A..B alone, B not included

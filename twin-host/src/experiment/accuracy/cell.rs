@@ -69,7 +69,7 @@ impl Scene<'_> {
     /// Digits are not mirrored, and moved less: they fill their images.
     fn augmentation(&self) -> Augmentation {
         match self.plan.format {
-            Format::Cifar100 | Format::Cifar10 => Augmentation { crop_padding: 4, flip: true },
+            Format::Cifar100 | Format::Cifar10 | Format::Folder => Augmentation { crop_padding: 4, flip: true },
             Format::Digits => Augmentation { crop_padding: 2, flip: false },
         }
     }
