@@ -36,7 +36,7 @@ const MAX_MODEL: u64 = twin_data::bundle::MAX_BYTES;
 /// Commands whose answers are remembered, in case they come again.
 const ANSWERS: usize = 32;
 
-/// The command of a reply that no command of this life asked for.
+/// The command of a reply that no command of this life, of the board's or the host's, asked for.
 const UNASKED: u64 = 0;
 
 /// How the host is reached.
@@ -248,7 +248,7 @@ impl Session {
         }
         if self.host != Some(boot) {
             self.host = Some(boot);
-            self.answers.clear();
+            self.forget_commands();
             out.push(Output::Adopt(boot));
         }
         self.link = match (state.online, WIRE_VERSIONS.common(state.versions)) {
@@ -262,6 +262,20 @@ impl Session {
             }
             (false, _) => Link::Alone { sequence },
         };
+    }
+
+    /// The host begins anew, and numbers its commands from the start: what is still to be answered was asked by
+    /// nobody of its present life, lest an answer to an old command be taken for that to a new one of the same number.
+    fn forget_commands(&mut self) {
+        self.answers.clear();
+        self.dataset_command = None;
+        self.calibrating.disown();
+        if let Some((command, _)) = &mut self.activating {
+            *command = UNASKED;
+        }
+        if let Some(epoch) = self.work.epoch_mut() {
+            epoch.command = UNASKED;
+        }
     }
 
     fn on_desired(&mut self, document: TwinDocument, out: &mut Vec<Output>) {
@@ -444,11 +458,13 @@ impl Session {
     }
 
     fn reply(&mut self, command: u64, status: Status, out: &mut Vec<Output>) {
-        self.answers.retain(|(known, _)| *known != command);
-        if self.answers.len() >= ANSWERS {
-            self.answers.pop_front();
+        if command != UNASKED {
+            self.answers.retain(|(known, _)| *known != command);
+            if self.answers.len() >= ANSWERS {
+                self.answers.pop_front();
+            }
+            self.answers.push_back((command, status.clone()));
         }
-        self.answers.push_back((command, status.clone()));
         self.publish(Message::Reply(Reply { command, status }), out);
     }
 

@@ -5,7 +5,7 @@ use twin_shared::wire::{BoardCalibration, Reply, Status};
 
 use super::message::{Message, Output};
 use super::work::Work;
-use super::{Process, Session};
+use super::{Process, Session, UNASKED};
 use crate::guard::Permit;
 
 /// Largest mini-batch that is measured: what the host sends is no reason to run out of memory.
@@ -29,6 +29,18 @@ pub(super) enum Calibrating {
 pub(super) struct Question {
     command: u64,
     batch: u32,
+}
+
+impl Calibrating {
+    /// Whoever asked is there no more: the answer is told all the same.
+    pub(super) fn disown(&mut self) {
+        match self {
+            Self::Unasked => {}
+            Self::Recalling(question) | Self::Waiting(question) | Self::Measuring(question) => {
+                question.command = UNASKED;
+            }
+        }
+    }
 }
 
 impl Session {
@@ -75,7 +87,7 @@ impl Session {
                 self.reply(question.command, Status::Calibrated(known), out);
             }
             Calibrating::Unasked | Calibrating::Recalling(_) | Calibrating::Waiting(_) => {
-                self.publish(Message::Reply(Reply { command: 0, status: Status::Calibrated(known) }), out);
+                self.publish(Message::Reply(Reply { command: UNASKED, status: Status::Calibrated(known) }), out);
             }
         }
     }

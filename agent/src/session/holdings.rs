@@ -4,7 +4,7 @@ use twin_shared::id::{BlobHash, DatasetVersion, ModelVersion};
 use twin_shared::wire::{DatasetOffer, FailureCode, ModelOffer, Status};
 
 use super::message::Output;
-use super::{Session, failed};
+use super::{Session, UNASKED, failed};
 
 /// The blob of a dataset: its version is the hash of its bytes.
 pub(super) fn blob_of(version: &DatasetVersion) -> BlobHash {
@@ -53,6 +53,7 @@ impl Session {
         // A later wish takes the place of one that still waits for its bundle.
         if let Some((command, version)) = self.activating.replace((id, offer.version))
             && command != id
+            && command != UNASKED
         {
             let message = format!("model {:.12} is wanted instead of {version:.12}", offer.version);
             self.reply(command, failed(FailureCode::Missing, &message), out);

@@ -277,6 +277,36 @@ fn the_same_command_is_done_once_and_answered_again() {
     assert!(matches!(replies(&outputs)[0], Status::Failed { code: FailureCode::Missing, .. }));
 }
 
+/// A host that begins again meets the dataset under way before it has asked for it, and refuses it; and its commands
+/// have the numbers of those of its former life.
+#[test]
+fn a_dataset_that_a_new_life_of_the_host_refused_is_sent_when_it_asks() {
+    let mut session = served();
+    let version = DatasetVersion(blob("dataset").0);
+    let send = || order(2, Order::SendDataset(version));
+    let sent = Output::Send { blob: blob("dataset"), purpose: Purpose::Dataset(version) };
+    assert!(session.handle(secs(1), send()).contains(&sent));
+    session.handle(secs(2), host(2, true));
+    let refused = Input::NotSent { purpose: Purpose::Dataset(version), why: Refusal::Unexpected };
+    assert_eq!(replies(&session.handle(secs(3), refused)), Vec::new(), "the new life has asked for nothing yet");
+    let outputs = session.handle(secs(3), send());
+    assert!(outputs.contains(&sent), "{outputs:?}");
+    assert_eq!(replies(&outputs), vec![Status::Accepted]);
+}
+
+/// What a former life of the host asked for is done and said, and is no answer to what the present one asks.
+#[test]
+fn an_answer_to_a_former_life_is_not_taken_for_one_to_the_present_life() {
+    let mut session = served();
+    let question = |id| order(id, Order::Calibrate { batch: 64 });
+    session.handle(secs(1), question(1));
+    session.handle(secs(2), host(2, true));
+    let outputs = session.handle(secs(3), Input::Recalled(Some(calibration())));
+    assert_eq!(replies(&outputs), vec![Status::Calibrated(calibration())]);
+    let outputs = session.handle(secs(4), order(1, Order::SendDataset(DatasetVersion(blob("dataset").0))));
+    assert_eq!(replies(&outputs), vec![Status::Accepted]);
+}
+
 /// What travels is the delta; where the host cannot read it, the state itself; where it is not wanted yet, nothing.
 #[test]
 fn a_trained_state_travels_as_it_was_agreed() {
