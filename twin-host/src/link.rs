@@ -1,174 +1,38 @@
 //! The host's end of one board's channels: a task that opens what the board sends, carries blobs both ways, and
 //! passes on to the coordinator only what it means. What one board sends can disturb nobody else.
 
+mod blobs;
+mod keys;
+mod message;
+
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use twin_core::coordinator::BoardInput;
-use twin_data::blobs::Blobs;
-use twin_data::delta;
-use twin_shared::id::{BlobHash, BootId, DeviceId, RoundId};
-use twin_shared::model::Site;
+use twin_shared::id::BlobHash;
 use twin_shared::pacing::TokenBucket;
-use twin_shared::transfer::{Exchange, OnDisk, Output, chunk_for};
+use twin_shared::transfer::Exchange;
 use twin_shared::units::BitsPerSecond;
 use twin_shared::wire::seal::{DeviceKey, Opener, SealError, Sealer};
 use twin_shared::wire::telemetry::Telemetry;
 use twin_shared::wire::{
-    BlobAck, BlobMessage, BoardState, Channel, Command, Direction, HostState, LogLine, MAX_CHUNK, Manifest, Nonce,
-    Order, Purpose, Refusal, RenewalAnswer, RenewalRequest, Reply, Sparing, Topic, TwinDocument, WIRE_VERSIONS, codec,
+    BlobAck, BlobMessage, BoardState, Channel, Command, Direction, HostState, LogLine, MAX_CHUNK, Nonce, Order,
+    Purpose, RenewalAnswer, RenewalRequest, Reply, Topic, TwinDocument, WIRE_VERSIONS, codec,
 };
 
-use crate::broker::{Broker, Inbound, Outbound};
-use crate::traffic::{Day, Ledger, Use, packet};
+use crate::broker::{Inbound, Outbound};
+use crate::traffic::{Day, Use, packet};
+pub use message::LinkCounts;
+pub(crate) use message::{Desk, FromBoard, Grant, GrantedKeys, LinkOrder, LinkParts, Said};
 
-/// Largest dataset and student state that are taken from a board, bytes.
-const MAX_DATASET: u64 = 8 << 30;
-const MAX_STATE: u64 = 512 << 20;
-
-/// Largest batch of kept samples, and of random bytes that measure the way, bytes.
-const MAX_SAMPLES: u64 = 1 << 20;
-const MAX_PROBE: u64 = 4 << 20;
 /// Without anything to do a link wakes this often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// While the day's allowance is spent, whether a new day has begun is looked at this often.
 const NEW_DAY: Duration = Duration::from_secs(60);
-
-/// A board gets new keys this often at most.
-const RENEWAL_EVERY: Duration = Duration::from_secs(5);
-
-/// What the coordinator wants of a board.
-#[derive(Debug)]
-pub(crate) enum LinkOrder {
-    /// A command.
-    Command(Order),
-    /// The twin document; its state is hashed afresh from disk.
-    Desired(TwinDocument),
-    /// A blob of the device's own.
-    Send(BlobHash, Purpose),
-    /// Blobs of this epoch and those before are no longer wanted.
-    Forget(RoundId),
-    /// The rate of the downlink.
-    Pace(BitsPerSecond),
-    /// Say that the host stops.
-    Farewell,
-    /// Say again what the broker retains: it may have lost it.
-    Announce,
-    /// The key that the board may change over to, if any, and whether it should ask for one.
-    Keys {
-        /// On offer.
-        next: Option<DeviceKey>,
-        /// Whether the present ones should be renewed.
-        due: bool,
-    },
-    /// The answer to a board's request for keys.
-    Grant(Grant),
-}
-
-/// What a board gets that asks for the next keys.
-pub(crate) struct Grant {
-    /// The board's share in the agreement.
-    pub(crate) asked: [u8; 32],
-    /// What it gets; none where that is refused.
-    pub(crate) keys: Option<GrantedKeys>,
-}
-
-/// Shares, certificates and the key agreed on.
-pub(crate) struct GrantedKeys {
-    /// The host's share.
-    pub(crate) share: [u8; 32],
-    /// As in [`RenewalAnswer::Keys`].
-    pub(crate) chain: Vec<u8>,
-    /// As in [`RenewalAnswer::Keys`].
-    pub(crate) authorities: Vec<u8>,
-    /// What both sides seal with from the board's next birth on.
-    pub(crate) next: DeviceKey,
-}
-
-/// Nothing secret is printed.
-impl std::fmt::Debug for Grant {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Grant").field("granted", &self.keys.is_some()).finish_non_exhaustive()
-    }
-}
-
-/// What a link wants of the registrar.
-#[derive(Debug)]
-pub(crate) enum Desk {
-    /// A board asks for the next keys.
-    Renew {
-        /// Who.
-        device: DeviceId,
-        /// Its share in the agreement.
-        share: [u8; 32],
-        /// Its signing request; empty where it has no certificate.
-        request: Vec<u8>,
-    },
-    /// A board has used the key that it was offered.
-    ChangedOver {
-        /// Who.
-        device: DeviceId,
-        /// The key.
-        key: DeviceKey,
-    },
-}
-
-/// What was refused or went wrong, by kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct LinkCounts {
-    /// Payloads that are no envelope, of a foreign version or channel, too long, or no message inside.
-    pub malformed: u64,
-    /// Payloads whose seal does not fit.
-    pub forged: u64,
-    /// Payloads seen before, or of an earlier boot.
-    pub replayed: u64,
-    /// Payload bytes from the board.
-    pub bytes_up: u64,
-    /// Payload bytes to the board.
-    pub bytes_down: u64,
-}
-
-/// What a board said, as a link passes it on.
-#[derive(Debug)]
-pub(crate) struct FromBoard {
-    pub(crate) device: DeviceId,
-    pub(crate) said: Said,
-    /// Told, or dropped, once what a restart must find of this is written down: the link acknowledges it then.
-    pub(crate) stored: oneshot::Sender<()>,
-}
-
-/// What a board said.
-#[derive(Debug)]
-pub(crate) enum Said {
-    /// Something for the coordinator.
-    Board(BoardInput),
-    /// A line for the operator.
-    Log(LogLine),
-}
-
-/// What a link needs from outside.
-pub(crate) struct LinkParts {
-    pub(crate) device: DeviceId,
-    pub(crate) key: DeviceKey,
-    pub(crate) blobs: Blobs,
-    pub(crate) broker: Arc<dyn Broker>,
-    pub(crate) boot: BootId,
-    /// The host's count of starts.
-    pub(crate) epoch: u64,
-    pub(crate) started: Instant,
-    pub(crate) up: mpsc::Sender<FromBoard>,
-    /// Where what is carried is written down.
-    pub(crate) ledger: Arc<Ledger>,
-    /// Bytes a day, both ways, after which no more blobs are carried.
-    pub(crate) allowance: Option<u64>,
-    /// Where keys are renewed.
-    pub(crate) desk: mpsc::Sender<Desk>,
-}
 
 /// One board's link.
 pub(crate) struct Link {
@@ -268,77 +132,15 @@ impl Link {
         self.parts.started.elapsed()
     }
 
-    /// Holds blobs back both ways once the day's allowance is spent, and lets them go on the next day.
-    async fn mind_allowance(&mut self) {
-        let Some(allowance) = self.parts.allowance else { return };
-        let spent = self.parts.ledger.spent(&self.parts.device, Day::of(SystemTime::now())) >= allowance;
-        if spent != self.spent {
-            self.spent = spent;
-            tracing::info!(device = %self.parts.device, allowance, spent, "the day's allowance of bytes");
-        }
-        for ack in self.exchange.open(!spent) {
-            self.publish(Channel::DnAck, &ack).await;
-        }
-    }
-
     async fn announce(&mut self, online: bool) {
         let state = HostState { online, epoch: self.parts.epoch, versions: WIRE_VERSIONS };
         self.publish(Channel::DnState, &state).await;
     }
 
-    /// Sends what is due of blobs, as far as the rate allows; the time to wait where it does not.
-    async fn send_blobs(&mut self) -> Option<Duration> {
-        loop {
-            let now = self.now();
-            if self.exchange.wake_at().is_none_or(|at| at > now) {
-                return None;
-            }
-            if let Err(wait) = self.bucket.ready(now) {
-                return Some(wait);
-            }
-            match self.exchange.poll(now) {
-                Some(Output::Offer(manifest)) => {
-                    self.used = manifest.purpose.into();
-                    self.publish(Channel::DnBlob, &BlobMessage::Manifest(manifest)).await;
-                }
-                Some(Output::Chunk { blob, index, offset, length }) => {
-                    match self.parts.blobs.read_chunk(&blob, offset, length) {
-                        Ok(bytes) => {
-                            self.used = self.exchange.progress().map_or(Use::Control, |(sent, ..)| sent.purpose.into());
-                            self.publish(Channel::DnBlob, &BlobMessage::Chunk { blob, index, bytes: &bytes }).await;
-                        }
-                        Err(error) => {
-                            tracing::error!(device = %self.parts.device, %error, "a blob to be sent is unreadable");
-                            self.exchange.cancel(|manifest| manifest.blob == blob);
-                        }
-                    }
-                }
-                Some(Output::Ack(_) | Output::Verify(_) | Output::Sent(_) | Output::Refused(..)) | None => return None,
-            }
-        }
-    }
-
     async fn on_order(&mut self, order: LinkOrder) {
         match order {
             LinkOrder::Command(order) => {
-                match order {
-                    Order::SendDataset(version) => {
-                        self.expected.insert(Purpose::Dataset(version));
-                    }
-                    Order::SendDelta { from, to } => {
-                        self.expected.insert(Purpose::DatasetDelta { from, to });
-                        self.expected.insert(Purpose::Dataset(to));
-                    }
-                    Order::Assign(assignment)
-                    | Order::AssignOn { assignment, sparing: Sparing { upload: true, .. }, .. } => {
-                        self.expected.retain(is_of_dataset);
-                        if assignment.site == Site::Local {
-                            self.expected.insert(Purpose::Student { job: assignment.job, round: assignment.round });
-                        }
-                    }
-                    Order::AssignOn { .. } => self.expected.retain(is_of_dataset),
-                    Order::Rebirth | Order::Stop(_) | Order::Calibrate { .. } | Order::Activate(_) => {}
-                }
+                self.expect_by(&order);
                 self.commands += 1;
                 let command = Command { id: self.commands, order };
                 self.publish(Channel::DnCommand, &command).await;
@@ -356,24 +158,8 @@ impl Link {
             }
             LinkOrder::Grant(grant) => self.grant(grant).await,
             LinkOrder::Announce => self.say_retained().await,
-            LinkOrder::Send(blob, purpose) => match self.parts.blobs.size(&blob) {
-                Ok(size) => {
-                    let chunk = chunk_for(whole(self.rate.0));
-                    self.exchange.send(Manifest { blob, size, chunk, purpose });
-                }
-                Err(error) => tracing::error!(device = %self.parts.device, %error, "a blob to be sent is missing"),
-            },
-            LinkOrder::Forget(until) => self.exchange.cancel(|manifest| match manifest.purpose {
-                Purpose::Dataset(_)
-                | Purpose::DatasetDelta { .. }
-                | Purpose::Classes { .. }
-                | Purpose::Model { .. }
-                | Purpose::Telemetry
-                | Purpose::Probe(_) => false,
-                Purpose::Student { round, .. } | Purpose::Base { round, .. } | Purpose::Labels { round, .. } => {
-                    round <= until
-                }
-            }),
+            LinkOrder::Send(blob, purpose) => self.send(blob, purpose),
+            LinkOrder::Forget(until) => self.forget(until),
             LinkOrder::Pace(rate) => {
                 let now = self.now();
                 self.rate = rate;
@@ -425,16 +211,6 @@ impl Link {
 
     fn write_down(&self, used: Use, way: Direction, bytes: usize) {
         self.parts.ledger.count(&self.parts.device, Day::of(SystemTime::now()), used, way, bytes);
-    }
-
-    /// A birth under the key on offer is the board's word that it has changed over.
-    async fn on_any_key(&mut self, topic: &Topic, payload: &mut [u8]) -> Result<(), SealError> {
-        let Some(next) = self.next.clone() else { return self.on_state(topic, payload).await };
-        let offered = Opener::new(next.clone(), Direction::Up);
-        if offered.open_document(topic, &mut payload.to_vec()).is_ok() {
-            self.change_over(next).await;
-        }
-        self.on_state(topic, payload).await
     }
 
     async fn on_state(&mut self, topic: &Topic, payload: &mut [u8]) -> Result<(), SealError> {
@@ -507,20 +283,7 @@ impl Link {
             }
             Channel::UpAck => {
                 let ack = codec::decode::<BlobAck>(opened.body)?;
-                let now = self.now();
-                match self.exchange.on_ack(&ack, now) {
-                    Some(
-                        Output::Sent(Manifest { purpose: Purpose::Probe(_), .. })
-                        | Output::Refused(Manifest { purpose: Purpose::Probe(_), .. }, _),
-                    ) => self.forget_probe(),
-                    Some(Output::Sent(manifest)) => {
-                        self.tell(BoardInput::Sent { purpose: manifest.purpose }).await;
-                    }
-                    Some(Output::Refused(manifest, why)) => {
-                        self.tell(BoardInput::BlobRefused { purpose: manifest.purpose, why }).await;
-                    }
-                    Some(Output::Offer(_) | Output::Chunk { .. } | Output::Ack(_) | Output::Verify(_)) | None => {}
-                }
+                self.on_ack(&ack).await;
             }
             Channel::UpRenewal => {
                 let body = opened.body.to_vec();
@@ -553,145 +316,10 @@ impl Link {
         Ok(())
     }
 
-    /// A board asks for the next keys, not too often: each is a write to the disk.
-    fn on_renewal(&mut self, share: [u8; 32], request: &[u8]) {
-        let now = Instant::now();
-        if self.asked.is_some_and(|asked| now.saturating_duration_since(asked) < RENEWAL_EVERY) {
-            return;
-        }
-        self.asked = Some(now);
-        let ask = Desk::Renew { device: self.parts.device.clone(), share, request: request.to_vec() };
-        // A desk with a queue: the board asks again when it is told again that keys are due.
-        if self.parts.desk.try_send(ask).is_err() {
-            tracing::warn!(device = %self.parts.device, "a request for keys has to wait");
-        }
-    }
-
-    async fn grant(&mut self, grant: Grant) {
-        let Grant { asked, keys } = grant;
-        match keys {
-            None => self.publish(Channel::DnRenewal, &RenewalAnswer::Refused { asked }).await,
-            Some(GrantedKeys { share, chain, authorities, next }) => {
-                self.next = Some(next);
-                let (chain, authorities) = (chain.as_slice(), authorities.as_slice());
-                self.publish(Channel::DnRenewal, &RenewalAnswer::Keys { asked, share, chain, authorities }).await;
-            }
-        }
-    }
-
-    /// Seals with this key from now on, and says again what the broker retains.
-    async fn change_over(&mut self, key: DeviceKey) {
-        tracing::info!(device = %self.parts.device, "has changed over to its new keys");
-        self.sealer = Sealer::new(&key, Direction::Down, self.parts.boot);
-        self.opener = Opener::new(key.clone(), Direction::Up);
-        (self.next, self.due) = (None, false);
-        let changed = Desk::ChangedOver { device: self.parts.device.clone(), key };
-        // The registrar is gone only when the host stops; the key stays on offer then, and this happens again.
-        let _ = self.parts.desk.send(changed).await;
-        self.say_retained().await;
-    }
-
     async fn say_retained(&mut self) {
         self.announce(true).await;
         if let Some(document) = self.desired {
             self.publish(Channel::DnDesired, &document).await;
-        }
-    }
-
-    async fn on_manifest(&mut self, manifest: Manifest) {
-        let on_disk = self.parts.blobs.on_disk(&manifest);
-        let limit = match manifest.purpose {
-            Purpose::Telemetry => Ok(MAX_SAMPLES),
-            Purpose::Probe(_) => Ok(MAX_PROBE),
-            _ if !self.expected.contains(&manifest.purpose) => Err(Refusal::Unexpected),
-            Purpose::Dataset(_) => Ok(MAX_DATASET),
-            Purpose::DatasetDelta { .. } => Ok(delta::MAX_BYTES),
-            Purpose::Student { .. } => Ok(MAX_STATE),
-            Purpose::Base { .. } | Purpose::Labels { .. } | Purpose::Classes { .. } | Purpose::Model { .. } => {
-                Err(Refusal::Unexpected)
-            }
-        };
-        // Held already, and wanted again: the board has not heard of it, and the coordinator may not have either.
-        if limit.is_ok() && on_disk == OnDisk::Whole {
-            return self.receive(manifest).await;
-        }
-        let answer = self.exchange.on_manifest(manifest, limit, on_disk);
-        self.answer(Some(answer)).await;
-    }
-
-    async fn on_chunk(&mut self, blob: BlobHash, index: u32, bytes: &[u8]) {
-        let Some((manifest, offset)) = self.exchange.place(&blob, index, bytes.len()) else {
-            let holding = self.exchange.holding(&blob);
-            return self.answer(holding).await;
-        };
-        if let Err(error) = self.parts.blobs.write_chunk(&manifest, offset, bytes) {
-            tracing::error!(device = %self.parts.device, %error, "a chunk cannot be stored");
-            let refused = self.exchange.verified(&blob, Err(Refusal::Storage));
-            return self.answer(Some(refused)).await;
-        }
-        let next = self.exchange.wrote(&blob, index);
-        self.answer(next).await;
-    }
-
-    /// Publishes an acknowledgement; takes a blob that is whole first, so that nothing is acknowledged before it is
-    /// stored.
-    async fn answer(&mut self, output: Option<Output>) {
-        match output {
-            Some(Output::Verify(manifest)) => self.receive(manifest).await,
-            Some(Output::Ack(ack)) => self.publish(Channel::DnAck, &ack).await,
-            Some(Output::Offer(_) | Output::Chunk { .. } | Output::Sent(_) | Output::Refused(..)) | None => {}
-        }
-    }
-
-    /// A blob is all here: checked, told and acknowledged, in this order.
-    async fn receive(&mut self, manifest: Manifest) {
-        let blobs = self.parts.blobs.clone();
-        let verdict = match tokio::task::spawn_blocking(move || blobs.receive(&manifest)).await {
-            Ok(Ok(blob)) => Ok(blob),
-            Ok(Err(error)) => {
-                tracing::warn!(device = %self.parts.device, %error, "a blob is refused");
-                Err(error.refusal())
-            }
-            // The runtime ends.
-            Err(_) => return,
-        };
-        if let (Ok(_), Purpose::Probe(_)) = (&verdict, manifest.purpose) {
-            self.send_probe_back(manifest);
-        } else if let Ok(blob) = verdict {
-            let purpose = match manifest.purpose {
-                // What changed has become the dataset.
-                Purpose::DatasetDelta { to, .. } => Purpose::Dataset(to),
-                purpose @ (Purpose::Dataset(_)
-                | Purpose::Student { .. }
-                | Purpose::Base { .. }
-                | Purpose::Labels { .. }
-                | Purpose::Classes { .. }
-                | Purpose::Model { .. }
-                | Purpose::Telemetry
-                | Purpose::Probe(_)) => purpose,
-            };
-            self.tell(BoardInput::Received { purpose, blob }).await;
-        }
-        if let Output::Ack(ack) = self.exchange.verified(&manifest.blob, verdict.map(drop)) {
-            self.publish(Channel::DnAck, &ack).await;
-        }
-    }
-
-    /// The board times both ways with the same bytes.
-    fn send_probe_back(&mut self, manifest: Manifest) {
-        if self.probe == Some(manifest.blob) {
-            return;
-        }
-        self.forget_probe();
-        self.probe = Some(manifest.blob);
-        self.exchange.send(Manifest { chunk: chunk_for(whole(self.rate.0)), ..manifest });
-    }
-
-    fn forget_probe(&mut self) {
-        let Some(blob) = self.probe.take() else { return };
-        self.exchange.cancel(|manifest| manifest.blob == blob);
-        if let Err(error) = self.parts.blobs.remove(&blob) {
-            tracing::warn!(device = %self.parts.device, %error, "bytes that measured the way stay on disk");
         }
     }
 
@@ -741,15 +369,4 @@ impl Link {
             tracing::warn!(device = %self.parts.device, %error, "the broker did not take a message");
         }
     }
-}
-
-/// Whether a blob is a board's dataset, or what changed in it.
-const fn is_of_dataset(purpose: &Purpose) -> bool {
-    matches!(purpose, Purpose::Dataset(_) | Purpose::DatasetDelta { .. })
-}
-
-/// The nearest whole number; what is negative or no number is 0.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
-fn whole(number: f64) -> u64 {
-    number.round() as u64
 }
