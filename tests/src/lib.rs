@@ -1,11 +1,13 @@
 //! What end-to-end tests stand on: the programs as they are deployed, in a folder of their own, ended with the test.
 #![forbid(unsafe_code)]
 
+mod mosquitto;
 mod narrow;
 mod play;
 mod proxy;
 mod story;
 
+pub use mosquitto::mosquitto;
 pub use narrow::NarrowLink;
 pub use play::Play;
 pub use proxy::{Fault, Proxy};
@@ -117,6 +119,20 @@ impl Running {
     pub fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+
+    /// Has it stand still for so long, as a machine does that is out of memory: its connections stay.
+    ///
+    /// # Panics
+    /// When it cannot be told.
+    pub fn stand_still(&self, time: Duration) {
+        for signal in ["-STOP", "-CONT"] {
+            let told = Command::new("kill").args([signal, &self.0.id().to_string()]).status();
+            assert!(told.is_ok_and(|status| status.success()), "kill {signal}");
+            if signal == "-STOP" {
+                std::thread::sleep(time);
+            }
+        }
     }
 
     /// Ends it as a service manager would; whether it ended well in ten seconds.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use twin_tests::{Fleet, Running, programs_or_skip};
+use twin_tests::{Fleet, Running, mosquitto_or_skip, programs_or_skip};
 
 /// Longer than anything here takes on the slowest machine; only a hang reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -197,26 +197,10 @@ fn hexadecimal(digits: &[u8]) -> Option<String> {
     u8::from_str_radix(digits, 16).ok().map(|byte| byte.to_string())
 }
 
-/// Debian keeps it where only administrators look.
-const MOSQUITTO: [&str; 3] = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/usr/bin/mosquitto"];
-
-/// A Mosquitto with this configuration, on this port.
-fn mosquitto(program: &str, fleet: &Fleet, config: &str, port: u16) -> Running {
-    let file = fleet.path("mosquitto.conf");
-    // Started by root it would give up root, and with it the right to read the folder.
-    fs::write(&file, format!("user root\n{config}")).expect("written");
-    let broker = Running::start(Path::new(program), &["-c", &file], Path::new(&fleet.path("mosquitto.log")));
-    until("mosquitto listens", PATIENCE, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-    broker
-}
-
 #[test]
 fn an_external_broker_serves_with_the_folder_that_acl_writes_and_an_open_one_is_refused() {
     let programs = programs_or_skip!();
-    let Some(program) = MOSQUITTO.into_iter().find(|program| Path::new(program).exists()) else {
-        eprintln!("skipped: mosquitto is not installed (Debian: apt-get install mosquitto)");
-        return;
-    };
+    let mosquitto = mosquitto_or_skip!();
     let fleet = Fleet::new(programs, &[], "all-host");
     let port = twin_tests::free_port();
     let folder = fleet.path("broker");
@@ -226,11 +210,11 @@ fn an_external_broker_serves_with_the_folder_that_acl_writes_and_an_open_one_is_
     {
         let open = config.replace(&format!("acl_file {folder}/twin.acl\n"), "");
         assert_ne!(open, config);
-        let _broker = mosquitto(program, &fleet, &open, port);
+        let _broker = fleet.mosquitto(mosquitto, &open, port);
         let (served, why) = fleet.host(&["serve", "--broker", &address]);
         assert!(!served && why.contains("does not keep devices apart"), "{why}");
     }
-    let mut broker = mosquitto(program, &fleet, &config, port);
+    let mut broker = fleet.mosquitto(mosquitto, &config, port);
     fleet.enroll("left", &["--host", "localhost", "--port", &port.to_string()]);
     fleet.equip("left", "left", 0);
     let mut host = fleet.serve_idle(&["--broker", &address]);
@@ -240,7 +224,7 @@ fn an_external_broker_serves_with_the_folder_that_acl_writes_and_an_open_one_is_
     connected(&fleet, "left", 2);
     broker.kill();
     until("the board notices", PATIENCE, || fleet.agent_log("left").contains(LOST));
-    let _broker = mosquitto(program, &fleet, &config, port);
+    let _broker = fleet.mosquitto(mosquitto, &config, port);
     connected(&fleet, "left", 3);
     assert!(agent.is_running() && host.is_running());
     assert!(host.terminate(), "{}", fleet.host_log());
