@@ -171,12 +171,18 @@ impl Courier {
         let Some((manifest, offset)) = self.exchange.place(&blob, index, bytes.len()) else {
             return Taken { ack: acknowledgement(self.exchange.holding(&blob)), whole: None };
         };
-        if let Err(error) = self.blobs.write_chunk(&manifest, offset, bytes) {
+        let next = self.blobs.write_chunk(&manifest, offset, bytes).and_then(|()| {
+            let next = self.exchange.wrote(&blob, index);
+            if let Some(Output::Ack(BlobAck::Holding { base, .. })) = next {
+                self.blobs.settle(&manifest, u64::from(base) * u64::from(manifest.chunk))?;
+            }
+            Ok(next)
+        });
+        let next = next.unwrap_or_else(|error| {
             tracing::error!(%error, "a chunk cannot be stored");
-            let refused = self.exchange.verified(&blob, Err(Refusal::Storage));
-            return Taken { ack: acknowledgement(Some(refused)), whole: None };
-        }
-        match self.exchange.wrote(&blob, index) {
+            Some(self.exchange.verified(&blob, Err(Refusal::Storage)))
+        });
+        match next {
             Some(Output::Verify(manifest)) => self.finish(manifest, path).await,
             other => Taken { ack: acknowledgement(other), whole: None },
         }

@@ -23,6 +23,7 @@ struct World {
     sender: Exchange,
     receiver: Exchange,
     partial: Vec<u8>,
+    gap: Option<usize>,
     whole: Option<Vec<u8>>,
     network: VecDeque<Message>,
     now: Duration,
@@ -42,6 +43,7 @@ impl World {
             sender,
             receiver: Exchange::default(),
             partial: Vec::new(),
+            gap: None,
             whole: None,
             network: VecDeque::new(),
             now: Duration::ZERO,
@@ -66,31 +68,39 @@ impl World {
     fn deliver(&mut self, message: Message) {
         let output = match message {
             Message::Offer(manifest) => {
-                let on_disk = match (&self.whole, self.partial.len()) {
+                let on_disk = match (&self.whole, self.gap.unwrap_or(self.partial.len())) {
                     (Some(_), _) => OnDisk::Whole,
                     (None, 0) => OnDisk::Nothing,
                     (None, length) => OnDisk::Partial(length as u64),
                 };
                 Some(self.receiver.on_manifest(manifest, Ok(1 << 20), on_disk))
             }
-            Message::Chunk(index, bytes) => {
-                match self.receiver.place(&self.manifest.blob, index, bytes.len()) {
-                    None => self.receiver.holding(&self.manifest.blob),
-                    Some((manifest, offset)) => {
-                        let end = offset as usize + bytes.len();
-                        assert!(end as u64 <= manifest.size);
-                        self.partial.resize(self.partial.len().max(end), 0);
-                        self.partial[offset as usize..end].copy_from_slice(&bytes);
-                        self.receiver.wrote(&manifest.blob, index)
+            Message::Chunk(index, bytes) => match self.receiver.place(&self.manifest.blob, index, bytes.len()) {
+                None => self.receiver.holding(&self.manifest.blob),
+                Some((manifest, offset)) => {
+                    let end = offset as usize + bytes.len();
+                    assert!(end as u64 <= manifest.size);
+                    if offset as usize > self.partial.len() {
+                        self.gap.get_or_insert(self.partial.len());
                     }
+                    self.partial.resize(self.partial.len().max(end), 0);
+                    self.partial[offset as usize..end].copy_from_slice(&bytes);
+                    let output = self.receiver.wrote(&manifest.blob, index);
+                    if let Some(Output::Ack(BlobAck::Holding { base, .. })) = output
+                        && u64::from(base) * u64::from(manifest.chunk) >= self.partial.len() as u64
+                    {
+                        self.gap = None;
+                    }
+                    output
                 }
-            }
+            },
             Message::Ack(ack) => self.sender.on_ack(&ack, self.now),
         };
         match output {
             Some(Output::Ack(ack)) => self.network.push_back(Message::Ack(ack)),
             Some(Output::Verify(manifest)) => {
                 let file = core::mem::take(&mut self.partial);
+                self.gap = None;
                 let right = BlobHash::of(&file) == manifest.blob;
                 if right {
                     self.whole = Some(file);
@@ -155,7 +165,10 @@ impl World {
                 }
             }
             _ => {
-                self.receiver.open(which % 2 == 0).into_iter().for_each(|ack| self.network.push_back(Message::Ack(ack)));
+                self.receiver
+                    .open(which % 2 == 0)
+                    .into_iter()
+                    .for_each(|ack| self.network.push_back(Message::Ack(ack)));
             }
         }
         self.send();

@@ -73,19 +73,60 @@ impl Blobs {
             return OnDisk::Whole;
         }
         match fs::metadata(self.partial(manifest)) {
-            Ok(partial) => OnDisk::Partial(partial.len()),
+            Ok(partial) => OnDisk::Partial(self.before_gap(manifest).unwrap_or(u64::MAX).min(partial.len())),
             Err(_) => OnDisk::Nothing,
         }
     }
 
-    /// Writes a chunk into the partial file.
+    /// Writes a chunk into the partial file. One that comes before its predecessors leaves a gap, which is written down
+    /// first: whoever goes on with the file trusts it up to there.
     ///
     /// # Errors
     /// When the disk refuses, full perhaps.
     pub fn write_chunk(&self, manifest: &Manifest, offset: u64, bytes: &[u8]) -> Result<(), BlobError> {
         let path = self.partial(manifest);
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(at(&path))?;
+        let length = file.metadata().map_err(at(&path))?.len();
+        if offset > length && self.before_gap(manifest).is_none() {
+            let gap = self.gap(manifest);
+            fs::write(&gap, length.to_string()).map_err(at(&gap))?;
+        }
         file.write_all_at(bytes, offset).map_err(at(&path))
+    }
+
+    /// The partial file is there up to `held` bytes: past all that was written, it has no gap any more.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn settle(&self, manifest: &Manifest, held: u64) -> Result<(), BlobError> {
+        if self.before_gap(manifest).is_none() {
+            return Ok(());
+        }
+        let path = self.partial(manifest);
+        let length = fs::metadata(&path).map_err(at(&path))?.len();
+        if held >= length { self.close_gap(manifest) } else { Ok(()) }
+    }
+
+    /// Where the partial file's first gap was when it got one; `None` without a gap. What cannot be read is trusted in
+    /// nothing.
+    fn before_gap(&self, manifest: &Manifest) -> Option<u64> {
+        match fs::read_to_string(self.gap(manifest)) {
+            Ok(text) => Some(text.parse().unwrap_or(0)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => Some(0),
+        }
+    }
+
+    fn close_gap(&self, manifest: &Manifest) -> Result<(), BlobError> {
+        let path = self.gap(manifest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&path)(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn gap(&self, manifest: &Manifest) -> PathBuf {
+        self.partial(manifest).with_added_extension("gap")
     }
 
     /// Checks the partial file against its name and puts it in its place, flushed. A file with a wrong hash is
@@ -100,10 +141,25 @@ impl Blobs {
         let found = hash(&mut file).map_err(at(&partial))?;
         if found != manifest.blob {
             fs::remove_file(&partial).map_err(at(&partial))?;
+            self.close_gap(manifest)?;
             return Err(BlobError::Hash { path: partial, found, expected: manifest.blob });
         }
         file.sync_all().map_err(at(&partial))?;
-        self.place(&partial, &found)
+        self.place(&partial, &found)?;
+        self.close_gap(manifest)
+    }
+
+    /// A blob that is here and wanted again counts as written now; see [`Self::retain`]. Whether it is here.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn renew(&self, blob: &BlobHash) -> Result<bool, BlobError> {
+        let path = self.path(blob);
+        match OpenOptions::new().write(true).open(&path) {
+            Ok(file) => file.set_modified(SystemTime::now()).map(|()| true).map_err(at(&path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(at(&path)(error)),
+        }
     }
 
     /// Takes bytes in.
@@ -252,7 +308,7 @@ mod tests {
         let offer = manifest(b"0123456789");
         assert_eq!(blobs.on_disk(&offer), OnDisk::Nothing);
         blobs.write_chunk(&offer, 8, b"89").expect("written");
-        assert_eq!(blobs.on_disk(&offer), OnDisk::Partial(10));
+        assert_eq!(blobs.on_disk(&offer), OnDisk::Partial(0), "all of it lies behind a gap");
         blobs.write_chunk(&offer, 0, b"0123").expect("written");
         blobs.write_chunk(&offer, 4, b"4567").expect("written");
         blobs.finish(&offer).expect("whole");
@@ -274,11 +330,16 @@ mod tests {
     #[test]
     fn only_what_is_kept_stays() {
         let directory = tempfile::tempdir().expect("a directory");
+        blobs.settle(&offer, 4).expect("settled");
+        assert_eq!(blobs.on_disk(&offer), OnDisk::Partial(0), "there is a gap still");
         let blobs = Blobs::open(directory.path()).expect("made");
+        blobs.settle(&offer, 12).expect("settled");
+        assert_eq!(blobs.on_disk(&offer), OnDisk::Partial(10));
         let (first, second) = (blobs.put(b"first").expect("put"), blobs.put(b"second").expect("put"));
         assert_eq!(blobs.retain(|blob| *blob == first, Duration::MAX).expect("retained"), 1);
         assert!(blobs.contains(&first) && !blobs.contains(&second));
     }
+        assert_eq!(fs::read_dir(&blobs.directory).expect("there").count(), 1, "nothing is left beside it");
 
     #[test]
     fn a_part_that_came_before_the_clock_was_set_is_not_taken_for_old() {

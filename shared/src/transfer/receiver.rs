@@ -10,7 +10,7 @@ use super::{CHUNK_BYTES, window};
 pub enum OnDisk {
     /// Nothing.
     Nothing,
-    /// A partial file of this length, left by an earlier life.
+    /// A partial file, left by an earlier life, that has no gap up to this length.
     Partial(u64),
     /// All of it, checked.
     Whole,
@@ -30,9 +30,8 @@ pub struct Receiver {
 impl Receiver {
     /// A receiver for a blob of at most `limit` bytes.
     ///
-    /// Of a partial file everything is trusted but the last window: chunks are written where they belong, never
-    /// more than a window ahead of the first one missing, so holes can only be there. The hash of the whole is
-    /// checked at the end in any case.
+    /// Of a partial file every whole chunk up to its first gap is trusted, but for the blob's last: that one has the
+    /// whole checked when it comes. The hash says at the end whether the trust was right.
     ///
     /// # Errors
     /// [`Refusal::Size`] where blob or chunks are too large, too small or too many.
@@ -45,8 +44,8 @@ impl Receiver {
         let base = match on_disk {
             OnDisk::Nothing => 0,
             OnDisk::Partial(bytes) => {
-                let whole = u32::try_from(bytes / u64::from(manifest.chunk)).unwrap_or(u32::MAX).min(chunks);
-                whole.saturating_sub(window)
+                let whole = u32::try_from(bytes / u64::from(manifest.chunk)).unwrap_or(u32::MAX);
+                whole.min(chunks.saturating_sub(1))
             }
             OnDisk::Whole => chunks,
         };

@@ -155,12 +155,18 @@ impl Link {
             let holding = self.exchange.holding(&blob);
             return self.answer(holding).await;
         };
-        if let Err(error) = self.parts.blobs.write_chunk(&manifest, offset, bytes) {
+        let blobs = &self.parts.blobs;
+        let next = blobs.write_chunk(&manifest, offset, bytes).and_then(|()| {
+            let next = self.exchange.wrote(&blob, index);
+            if let Some(Output::Ack(BlobAck::Holding { base, .. })) = next {
+                blobs.settle(&manifest, u64::from(base) * u64::from(manifest.chunk))?;
+            }
+            Ok(next)
+        });
+        let next = next.unwrap_or_else(|error| {
             tracing::error!(device = %self.parts.device, %error, "a chunk cannot be stored");
-            let refused = self.exchange.verified(&blob, Err(Refusal::Storage));
-            return self.answer(Some(refused)).await;
-        }
-        let next = self.exchange.wrote(&blob, index);
+            Some(self.exchange.verified(&blob, Err(Refusal::Storage)))
+        });
         self.answer(next).await;
     }
 
