@@ -2,6 +2,7 @@
 //! killed. A stand-in for the trainer makes states of the size that is wanted. The long forms run by `scripts/soak`:
 //! `SOAK_TRANSFERS`, `SOAK_BYTES` and `SOAK_SECONDS` say how many, how large, and how long on each narrow link.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -236,6 +237,12 @@ fn many_large_states_go_up() {
         start.elapsed().as_secs_f64()
     );
     assert_eq!(count, transfers, "each went up once");
+    let blobs = Path::new(&fleet.path("host")).join("twins/left/blobs");
+    let large = |entry: std::io::Result<fs::DirEntry>| {
+        entry.and_then(|entry| entry.metadata()).is_ok_and(|data| data.len() >= state as u64)
+    };
+    let held = fs::read_dir(blobs).expect("the twin has blobs").map(large).filter(|&is| is).count();
+    assert!(held <= 2, "the twin holds {held} states: the newest, and the one before until the next is proved");
 }
 
 /// A blob that the host has, as the agent's log says it.

@@ -54,6 +54,8 @@ pub(crate) struct Link {
     /// The last twin document, to be said again under another key.
     desired: Option<TwinDocument>,
     expected: BTreeSet<Purpose>,
+    /// Differences that have come and become what they stand for. Until the next epoch they may be offered again.
+    carriers: Vec<BlobHash>,
     /// The random bytes that the board has sent last to measure the way, until it has them back.
     probe: Option<BlobHash>,
     counts: LinkCounts,
@@ -80,6 +82,7 @@ impl Link {
             asked: None,
             desired: None,
             expected: BTreeSet::new(),
+            carriers: Vec::new(),
             probe: None,
             counts: LinkCounts::default(),
             buffer: vec![0; MAX_CHUNK + 512],
@@ -165,6 +168,7 @@ impl Link {
                 self.rate = rate;
                 self.bucket.set_link(rate, now);
             }
+            LinkOrder::Collect(named) => self.collect(named).await,
             LinkOrder::Farewell => {}
         }
     }

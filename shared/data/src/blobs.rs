@@ -149,7 +149,7 @@ impl Blobs {
         self.close_gap(manifest)
     }
 
-    /// A blob that is here and wanted again counts as written now; see [`Self::retain`]. Whether it is here.
+    /// A blob that is here and wanted again counts as written now; see [`Self::retain_settled`]. Whether it is here.
     ///
     /// # Errors
     /// When the disk refuses.
@@ -168,7 +168,7 @@ impl Blobs {
     /// When the disk refuses.
     pub fn put(&self, bytes: &[u8]) -> Result<BlobHash, BlobError> {
         let blob = BlobHash::of(bytes);
-        if !self.contains(&blob) {
+        if !self.renew(&blob)? {
             let temporary = self.directory.join(format!("{blob}.new"));
             let mut file = File::create(&temporary).map_err(at(&temporary))?;
             file.write_all(bytes).and_then(|()| file.sync_all()).map_err(at(&temporary))?;
@@ -239,27 +239,36 @@ impl Blobs {
     /// # Errors
     /// When the disk refuses.
     pub fn retain(&self, keep: impl Fn(&BlobHash) -> bool, patience: Duration) -> Result<usize, BlobError> {
-        let now = SystemTime::now();
+        self.sweep(|path, blob| match blob {
+            Some(blob) => Ok(!keep(&blob)),
+            None => is_older(path, patience),
+        })
+    }
+
+    /// As [`Self::retain`], where others write: what was written, or wanted again, within `patience` stays as well,
+    /// for it may not have been named yet.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn retain_settled(&self, keep: impl Fn(&BlobHash) -> bool, patience: Duration) -> Result<usize, BlobError> {
+        self.sweep(|path, blob| {
+            let kept = blob.is_some_and(|blob| keep(&blob));
+            Ok(!kept && is_older(path, patience)?)
+        })
+    }
+
+    fn sweep(&self, unwanted: impl Fn(&Path, Option<BlobHash>) -> io::Result<bool>) -> Result<usize, BlobError> {
         let mut removed = 0;
         for entry in fs::read_dir(&self.directory).map_err(at(&self.directory))? {
             let path = entry.map_err(at(&self.directory))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let unwanted = match BlobHash::from_hex(name) {
-                Some(blob) => !keep(&blob),
-                None => {
-                    let written = fs::metadata(&path).and_then(|data| data.modified()).map_err(at(&path))?;
-                    if written < SystemTime::UNIX_EPOCH + CLOCK_IS_SET && now >= SystemTime::UNIX_EPOCH + CLOCK_IS_SET {
-                        let file = OpenOptions::new().write(true).open(&path).map_err(at(&path))?;
-                        file.set_modified(now).map_err(at(&path))?;
-                        false
-                    } else {
-                        now.duration_since(written).is_ok_and(|age| age > patience)
-                    }
-                }
-            };
-            if unwanted {
-                fs::remove_file(&path).map_err(at(&path))?;
-                removed += 1;
+            match unwanted(&path, BlobHash::from_hex(name))
+                .and_then(|gone| if gone { fs::remove_file(&path).map(|()| 1) } else { Ok(0) })
+            {
+                Ok(gone) => removed += gone,
+                // Whoever wrote it has moved or removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(at(&path)(error)),
             }
         }
         Ok(removed)
@@ -276,6 +285,17 @@ impl Blobs {
     fn partial(&self, manifest: &Manifest) -> PathBuf {
         self.directory.join(format!("{}.{}.{}.part", manifest.blob, manifest.size, manifest.chunk))
     }
+}
+
+/// Whether a file was not written to for so long.
+fn is_older(path: &Path, patience: Duration) -> io::Result<bool> {
+    let now = SystemTime::now();
+    let written = fs::metadata(path)?.modified()?;
+    if written < SystemTime::UNIX_EPOCH + CLOCK_IS_SET && now >= SystemTime::UNIX_EPOCH + CLOCK_IS_SET {
+        OpenOptions::new().write(true).open(path)?.set_modified(now)?;
+        return Ok(false);
+    }
+    Ok(now.duration_since(written).is_ok_and(|age| age > patience))
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> BlobError {
@@ -310,11 +330,16 @@ mod tests {
         blobs.write_chunk(&offer, 8, b"89").expect("written");
         assert_eq!(blobs.on_disk(&offer), OnDisk::Partial(0), "all of it lies behind a gap");
         blobs.write_chunk(&offer, 0, b"0123").expect("written");
+        blobs.settle(&offer, 4).expect("settled");
+        assert_eq!(blobs.on_disk(&offer), OnDisk::Partial(0), "there is a gap still");
         blobs.write_chunk(&offer, 4, b"4567").expect("written");
+        blobs.settle(&offer, 12).expect("settled");
+        assert_eq!(blobs.on_disk(&offer), OnDisk::Partial(10));
         blobs.finish(&offer).expect("whole");
         assert_eq!(blobs.on_disk(&offer), OnDisk::Whole);
         assert_eq!(blobs.read_chunk(&offer.blob, 4, 4).expect("there"), b"4567");
         assert_eq!(blobs.rehash(&offer.blob).expect("there"), offer.blob);
+        assert_eq!(fs::read_dir(&blobs.directory).expect("there").count(), 1, "nothing is left beside it");
     }
 
     #[test]
@@ -330,16 +355,28 @@ mod tests {
     #[test]
     fn only_what_is_kept_stays() {
         let directory = tempfile::tempdir().expect("a directory");
-        blobs.settle(&offer, 4).expect("settled");
-        assert_eq!(blobs.on_disk(&offer), OnDisk::Partial(0), "there is a gap still");
         let blobs = Blobs::open(directory.path()).expect("made");
-        blobs.settle(&offer, 12).expect("settled");
-        assert_eq!(blobs.on_disk(&offer), OnDisk::Partial(10));
         let (first, second) = (blobs.put(b"first").expect("put"), blobs.put(b"second").expect("put"));
         assert_eq!(blobs.retain(|blob| *blob == first, Duration::MAX).expect("retained"), 1);
         assert!(blobs.contains(&first) && !blobs.contains(&second));
     }
-        assert_eq!(fs::read_dir(&blobs.directory).expect("there").count(), 1, "nothing is left beside it");
+
+    #[test]
+    fn what_was_wanted_lately_stays_though_nobody_names_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let blobs = Blobs::open(directory.path()).expect("made");
+        let names = [b"named", b"young", b"again", b"taken", b"stale"];
+        let [named, young, again, taken, stale] = names.map(|bytes| blobs.put(bytes).expect("put"));
+        let day = Duration::from_secs(24 * 3600);
+        for old in [named, again, taken, stale] {
+            let file = File::options().write(true).open(blobs.path(&old)).expect("there");
+            file.set_modified(SystemTime::now() - 2 * day).expect("set");
+        }
+        assert!(blobs.renew(&again).expect("renewed") && !blobs.renew(&BlobHash([0; 32])).expect("looked for"));
+        blobs.put(b"taken").expect("put again");
+        assert_eq!(blobs.retain_settled(|blob| *blob == named, day).expect("retained"), 1);
+        assert!([named, young, again, taken].iter().all(|blob| blobs.contains(blob)) && !blobs.contains(&stale));
+    }
 
     #[test]
     fn a_part_that_came_before_the_clock_was_set_is_not_taken_for_old() {

@@ -52,7 +52,7 @@ impl Blobs {
     /// # Errors
     /// When it is not the blob that was offered, or not of its purpose; see [`ReceiveError::refusal`].
     pub fn receive(&self, manifest: &Manifest) -> Result<BlobHash, ReceiveError> {
-        if !self.contains(&manifest.blob) {
+        if !self.renew(&manifest.blob)? {
             self.finish(manifest)?;
         }
         match manifest.purpose {
@@ -87,7 +87,7 @@ impl Blobs {
             return Ok(*blob);
         }
         let (about, _) = About::read(&head)?;
-        if self.contains(&about.state) {
+        if self.renew(&about.state)? {
             return Ok(about.state);
         }
         let base = self.path(&about.base);

@@ -157,6 +157,14 @@ impl Coordinator {
         }
     }
 
+    /// Every blob of a device that is still wanted: to go on from, to be sent or to be scored.
+    #[must_use]
+    pub fn blobs(&self, device: &DeviceId) -> BTreeSet<BlobHash> {
+        let mut blobs = self.members.get(device).map(Member::blobs).unwrap_or_default();
+        blobs.extend(self.scoring.states(device));
+        blobs
+    }
+
     /// Has boards drop what they do for this job; it is over here, and may be resumed from its progress.
     pub fn halt(&mut self) -> Vec<Output> {
         self.stage = Stage::Over;

@@ -10,6 +10,7 @@ use twin_shared::transfer::{OnDisk, Output, chunk_for};
 use twin_shared::wire::{BlobAck, BlobMessage, Channel, Manifest, Order, Purpose, Refusal, Sparing};
 
 use super::Link;
+use crate::store::Named;
 use crate::traffic::{Day, Use};
 
 /// Largest dataset and student state that are taken from a board, bytes.
@@ -32,13 +33,23 @@ impl Link {
                 self.expected.insert(Purpose::Dataset(*to));
             }
             Order::Assign(assignment) | Order::AssignOn { assignment, sparing: Sparing { upload: true, .. }, .. } => {
-                self.expected.retain(is_of_dataset);
+                self.begin_epoch();
                 if assignment.site == Site::Local {
                     self.expected.insert(Purpose::Student { job: assignment.job, round: assignment.round });
                 }
             }
-            Order::AssignOn { .. } => self.expected.retain(is_of_dataset),
+            Order::AssignOn { .. } => self.begin_epoch(),
             Order::Rebirth | Order::Stop(_) | Order::Calibrate { .. } | Order::Activate(_) => {}
+        }
+    }
+
+    /// Nothing more is wanted of the epochs before.
+    fn begin_epoch(&mut self) {
+        self.expected.retain(is_of_dataset);
+        for carrier in std::mem::take(&mut self.carriers) {
+            if let Err(error) = self.parts.blobs.remove(&carrier) {
+                tracing::warn!(device = %self.parts.device, %error, "a difference that has served stays on disk");
+            }
         }
     }
 
@@ -66,6 +77,18 @@ impl Link {
                 round <= until
             }
         });
+    }
+
+    /// Removes what nobody has named or wanted for a while.
+    pub(super) async fn collect(&self, named: Named) {
+        let (blobs, device) = (self.parts.blobs.clone(), self.parts.device.clone());
+        // Awaited: what comes meanwhile waits.
+        let swept = tokio::task::spawn_blocking(move || named.sweep(&blobs)).await;
+        match swept {
+            Ok(Ok(0)) | Err(_) => {}
+            Ok(Ok(removed)) => tracing::info!(%device, removed, "blobs that nothing names are removed"),
+            Ok(Err(error)) => tracing::warn!(%device, %error, "blobs that nothing names stay"),
+        }
     }
 
     /// The board says what it holds of a blob.
@@ -195,6 +218,9 @@ impl Link {
         if let (Ok(_), Purpose::Probe(_)) = (&verdict, manifest.purpose) {
             self.send_probe_back(manifest);
         } else if let Ok(blob) = verdict {
+            if blob != manifest.blob && !self.carriers.contains(&manifest.blob) {
+                self.carriers.push(manifest.blob);
+            }
             let purpose = match manifest.purpose {
                 // What changed has become the dataset.
                 Purpose::DatasetDelta { to, .. } => Purpose::Dataset(to),

@@ -13,6 +13,7 @@ use twin_shared::wire::seal::DeviceKey;
 use twin_shared::wire::{LogLine, Order, Purpose, TwinDocument};
 
 use crate::broker::Broker;
+use crate::store::Named;
 use crate::traffic::Ledger;
 
 /// What the coordinator wants of a board.
@@ -26,6 +27,9 @@ pub(crate) enum LinkOrder {
     Send(BlobHash, Purpose),
     /// Blobs of this epoch and those before are no longer wanted.
     Forget(RoundId),
+    /// Remove what nobody has named or wanted for a while. The link does it, so that nothing is taken meanwhile that is
+    /// about to be removed.
+    Collect(Named),
     /// The rate of the downlink.
     Pace(BitsPerSecond),
     /// Say that the host stops.

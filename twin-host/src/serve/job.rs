@@ -5,7 +5,7 @@ mod decisions;
 mod report;
 mod tasks;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -58,8 +58,8 @@ pub(super) struct JobRun<'a> {
     work: PathBuf,
     /// Of each device the newest state that the host trained and the file that carries it in few bytes.
     deltas: BTreeMap<DeviceId, (BlobHash, BlobHash)>,
-    /// Blocks of labels on their way, by device.
-    labels: BTreeMap<DeviceId, Vec<BlobHash>>,
+    /// Blobs that this job has brought into each device's twin.
+    own: BTreeMap<DeviceId, BTreeSet<BlobHash>>,
     /// When progress was last told, by task: a step can take a millisecond.
     told: BTreeMap<Task, Instant>,
     calibration: Calibration,
@@ -169,6 +169,9 @@ impl JobRun<'_> {
             // The board cannot read it: the state goes whole.
             self.deltas.remove(&device);
         }
+        if let BoardInput::Received { purpose: Purpose::Student { .. }, blob } = &input {
+            self.bring(&device, *blob);
+        }
         let mut inputs = Vec::new();
         let newcomer = self.job.devices.includes(&device) && !self.coordinator.members().contains_key(&device);
         if newcomer && matches!(input, BoardInput::Online(_)) {
@@ -248,9 +251,6 @@ impl JobRun<'_> {
                 self.host.order(&device, LinkOrder::Desired(document));
             }
             Output::Send(device, blob, purpose) => {
-                if let Purpose::Labels { .. } = purpose {
-                    self.labels.entry(device.clone()).or_default().push(blob);
-                }
                 let carried = match (purpose, self.deltas.get(&device)) {
                     (Purpose::Student { .. }, Some(&(state, delta))) if state == blob => delta,
                     (_, _) => blob,
@@ -259,7 +259,8 @@ impl JobRun<'_> {
             }
             Output::Forget(device, round) => {
                 self.host.order(&device, LinkOrder::Forget(round));
-                self.clear(&device, round)?;
+                self.clear_momentum(&device, round)?;
+                self.collect(&device)?;
             }
             Output::Share(device, allotment) => {
                 let weight = Ask::Weight(device.as_str().to_owned(), allotment.frequency.0);
@@ -287,6 +288,27 @@ impl JobRun<'_> {
             Output::Failed(fatal) => return Err(fatal.into()),
         }
         Ok(Next::GoOn)
+    }
+
+    /// A blob has come into a device's twin by this job.
+    fn bring(&mut self, device: &DeviceId, blob: BlobHash) {
+        self.own.entry(device.clone()).or_default().insert(blob);
+    }
+
+    /// Removes what this job has brought into a device's twin and nothing names any more. The board is told of its next
+    /// epoch after that: nothing that it brings for it is taken for what was there before.
+    fn collect(&mut self, device: &DeviceId) -> Result<(), JobFailure> {
+        let Some(own) = self.own.remove(device) else { return Ok(()) };
+        let stay = match self.host.store.turn_to_collect()? {
+            Some(turn) => {
+                let mut wanted = self.coordinator.blobs(device);
+                wanted.extend(self.deltas.get(device).map(|(_, delta)| *delta));
+                self.host.store.remove_unnamed(device, own, &wanted, &turn)?
+            }
+            None => own,
+        };
+        self.own.insert(device.clone(), stay);
+        Ok(())
     }
 
     /// Tells whoever watches.

@@ -11,7 +11,7 @@ use super::job::{Ending, JobFailure};
 use super::{Host, ServeError};
 use crate::config::Job;
 use crate::control::{Event, Happened};
-use crate::link::{FromBoard, Said};
+use crate::link::{FromBoard, LinkOrder, Said};
 use crate::store::{JobRecord, JobState, StoreError};
 
 impl Host {
@@ -21,13 +21,32 @@ impl Host {
     /// # Errors
     /// When the store refuses.
     pub async fn serve(&mut self, mut stop: watch::Receiver<bool>) -> Result<(), ServeError> {
+        self.collect();
         while !*stop.borrow() {
             match self.store.next_job()? {
-                Some(record) => self.take_turn(&record, stop.clone()).await?,
+                Some(record) => {
+                    self.take_turn(&record, stop.clone()).await?;
+                    self.collect();
+                }
                 None => self.idle(&mut stop).await?,
             }
         }
         Ok(())
+    }
+
+    /// Has what nothing names removed from every twin's blobs. Where it cannot be told what is named, all stays.
+    fn collect(&self) {
+        let ordered = || -> Result<(), StoreError> {
+            let Some(turn) = self.store.turn_to_collect()? else { return Ok(()) };
+            for record in self.store.devices()? {
+                let named = self.store.named(&record.device, &turn)?;
+                self.order(&record.device, LinkOrder::Collect(named));
+            }
+            Ok(())
+        };
+        if let Err(error) = ordered() {
+            tracing::warn!(%error, "blobs that nothing names stay");
+        }
     }
 
     /// Takes a job in, unless it is the latest one and not over: a host that is started again with the same job goes on

@@ -14,7 +14,7 @@ use super::{Store, StoreError, private};
 use crate::durable;
 
 /// What belongs to one host's life alone and is not copied.
-const OF_ONE_LIFE: [&str; 3] = ["work", "serve.lock", "control.sock"];
+const OF_ONE_LIFE: [&str; 4] = ["work", "serve.lock", "collect.lock", "control.sock"];
 /// The database, with the files that SQLite keeps beside it.
 const DATABASE: [&str; 3] = ["twin.sqlite", "twin.sqlite-wal", "twin.sqlite-shm"];
 
@@ -56,6 +56,8 @@ impl Store {
     /// When the folder is there already, or the disk refuses; nothing is left of it then.
     pub fn back_up(&self, out: &Path) -> Result<u64, BackupError> {
         let copied = in_place(out, |partial| {
+            // What the snapshot names stays until it is copied.
+            let _kept = self.keep_all()?;
             let snapshot = partial.join(DATABASE[0]);
             let text = snapshot.display().to_string();
             self.asked(self.records.execute("VACUUM INTO ?1", [text]))?;

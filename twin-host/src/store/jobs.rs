@@ -269,11 +269,25 @@ impl Store {
         rows.map(|row| {
             let (name, progress) = self.asked(row)?;
             let device = name.parse().map_err(|_| self.damaged(format!("the device name {name:?}")))?;
-            let progress = serde_json::from_str(&progress)
-                .map_err(|error| self.damaged(format!("the progress of {name} in job {job} ({error})")))?;
-            Ok((device, progress))
+            Ok((device, self.progress_of(job, &name, &progress)?))
         })
         .collect()
+    }
+
+    /// How far one device of a job is, if anything was written down.
+    ///
+    /// # Errors
+    /// When the database refuses or is damaged.
+    pub fn member(&self, job: JobId, device: &DeviceId) -> Result<Option<Progress>, StoreError> {
+        let sql = "SELECT progress FROM member WHERE job = ?1 AND device = ?2";
+        let row = self.records.query_row(sql, params![job.0, device.as_str()], |row| row.get::<_, String>(0));
+        let text = self.asked(row.optional())?;
+        text.map(|text| self.progress_of(job, device.as_str(), &text)).transpose()
+    }
+
+    fn progress_of(&self, job: JobId, device: &str, text: &str) -> Result<Progress, StoreError> {
+        serde_json::from_str(text)
+            .map_err(|error| self.damaged(format!("the progress of {device} in job {job} ({error})")))
     }
 
     /// The latest epoch of a device's student.

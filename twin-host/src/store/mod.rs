@@ -11,6 +11,7 @@
 
 mod backup;
 mod classes;
+mod collect;
 mod decisions;
 mod devices;
 mod jobs;
@@ -36,6 +37,7 @@ use twin_shared::id::{BlobHash, DatasetVersion, DeviceId, JobId};
 pub use devices::{Credential, DeviceRecord};
 
 pub use backup::{BackupError, restore};
+pub(crate) use collect::Named;
 pub(crate) use jobs::Advance;
 pub use jobs::{JobRecord, JobState, StudentRecord};
 pub use models::ModelRecord;

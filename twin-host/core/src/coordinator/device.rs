@@ -4,6 +4,7 @@ mod confirm;
 mod epoch;
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use twin_shared::id::{BlobHash, DeviceId, RoundId};
 use twin_shared::model::Site;
@@ -63,6 +64,18 @@ impl Member {
     #[must_use]
     pub fn progress(&self) -> Progress {
         Progress { allotment: self.allotment, unfit: self.unfit, standing: Standing::of(&self.phase) }
+    }
+
+    /// Every blob of the device that the job may come back to: what is written down, and what has come of an attempt
+    /// that is late.
+    #[must_use]
+    pub fn blobs(&self) -> BTreeSet<BlobHash> {
+        let mut blobs = self.progress().blobs();
+        if let Some(attempt) = self.phase.attempt() {
+            blobs.extend(attempt.blocks.iter().map(|(_, blob)| *blob));
+            blobs.extend(attempt.arrived.map(|(_, state)| state));
+        }
+        blobs
     }
 
     /// Where it stands.

@@ -2,6 +2,7 @@
 //! does what the coordinator wants, and what a job goes on from.
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use twin_shared::id::{BlobHash, DeviceId};
@@ -39,6 +40,17 @@ pub struct Progress {
 }
 
 impl JobProgress {
+    /// The dataset of a device that the job's teacher is, or was, trained over.
+    #[must_use]
+    pub fn dataset(&self, device: &DeviceId) -> Option<BlobHash> {
+        match self {
+            Self::Gathering => None,
+            Self::Teaching(twins) | Self::Distilling { twins, .. } => {
+                twins.iter().find(|(twin, _)| twin == device).map(|(_, dataset)| *dataset)
+            }
+        }
+    }
+
     /// One word for people.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -75,6 +87,36 @@ impl Progress {
             | Standing::Confirming { .. }
             | Standing::Finished { .. } => None,
         }
+    }
+
+    /// Every blob of the device that this names: what must be there when the job goes on from here.
+    #[must_use]
+    pub fn blobs(&self) -> BTreeSet<BlobHash> {
+        let of = |student: &StudentAt| [student.state, student.common.state];
+        let mut blobs = BTreeSet::new();
+        match &self.standing {
+            Standing::Before => {}
+            Standing::Local { student, allotment: _, blocks, trained, arrived } => {
+                blobs.extend(of(student));
+                blobs.extend(blocks.iter().map(|(_, blob)| *blob));
+                blobs.extend(trained.map(|trained| trained.state));
+                blobs.extend(*arrived);
+            }
+            Standing::Host { student, allotment: _, sparing, trained } => {
+                blobs.extend(of(student));
+                blobs.extend(sparing.map(|sparing| sparing.common));
+                blobs.extend(trained.map(|(state, _)| state));
+            }
+            Standing::Confirming { student, document, allotment: _, site: _, loss: _, measured: _ } => {
+                blobs.extend(of(student));
+                blobs.insert(document.state);
+            }
+            Standing::Finished { state } => {
+                blobs.insert(*state);
+            }
+            Standing::Left { why: _, student } => blobs.extend(student.iter().flat_map(of)),
+        }
+        blobs
     }
 
     /// The student at the end, once all its epochs are done.

@@ -27,6 +27,7 @@ pub(super) struct Scoring {
 
 #[derive(Debug)]
 struct Pending {
+    state: BlobHash,
     architecture: Architecture,
     scored: Scored,
     /// Twins that have not answered.
@@ -37,6 +38,11 @@ impl Scoring {
     /// Whether no answer is waited for.
     pub(super) fn is_idle(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// States of a device that are still to be scored.
+    pub(super) fn states(&self, device: &DeviceId) -> impl Iterator<Item = BlobHash> {
+        self.pending.iter().filter(move |((scored, _), _)| scored == device).map(|(_, pending)| pending.state)
     }
 
     /// Has a state scored by its own twin and by others: which others changes from epoch to epoch, so that all have
@@ -61,7 +67,7 @@ impl Scoring {
             return;
         }
         let scored = Scored { own: Score::default(), all: Score::default(), epochs, of };
-        let pending = Pending { architecture, scored, left: scorers.len() };
+        let pending = Pending { state, architecture, scored, left: scorers.len() };
         self.pending.insert((device.clone(), round), pending);
         out.extend(scorers.into_iter().map(|by| Output::Run(Task::Score { device: device.clone(), round, state, by })));
     }

@@ -1,5 +1,7 @@
 //! Whole jobs with boards and trainer played by the test, well-behaved and not.
 
+mod kept_blobs;
+
 use std::collections::VecDeque;
 
 use proptest::prelude::*;

@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use anyhow::Context;
 use tokio::process::{Child, Command};
+use twin_core::coordinator::RoundRecord;
 use twin_data::ImageSet;
 use twin_data::digits::{BoardSplit, split};
 use twin_shared::units::Gigahertz;
@@ -29,6 +30,11 @@ impl Layout {
 
     pub(crate) fn board(&self, board: &Board) -> PathBuf {
         self.out.join("boards").join(board.device.as_str())
+    }
+
+    /// Where the state after an epoch is kept for the comparison: the host keeps the newest only.
+    pub(crate) fn state(&self, round: &RoundRecord) -> PathBuf {
+        self.out.join("states").join(format!("{}.{:06}", round.device, round.round.0))
     }
 
     pub(crate) fn test_set(&self) -> PathBuf {

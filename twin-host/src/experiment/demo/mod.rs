@@ -16,6 +16,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context, bail};
 use tokio::sync::watch;
 use twin_core::coordinator::{Note, RoundRecord};
+use twin_data::blobs::Blobs;
 use twin_shared::id::DeviceId;
 use twin_shared::model::Architecture;
 use twin_shared::units::Gigahertz;
@@ -33,7 +34,7 @@ use crate::broker::Address;
 use crate::config::{Config, Job};
 use crate::enroll::{Reach, enroll};
 use crate::serve::{Host, JobReport};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// What the demo is given.
 #[derive(Debug, Clone)]
@@ -191,6 +192,8 @@ async fn distil(
     for board in &scenario.boards {
         enroll(&store, &board.device, &layout.board(board), &reach, SystemTime::now())?;
     }
+    let twins = scenario.boards.iter().map(|board| Ok((board.device.clone(), store.blobs(&board.device)?)));
+    let twins = twins.collect::<Result<BTreeMap<_, _>, StoreError>>()?;
     drop(store);
     let mut host = Host::start(config).await?;
     if !host.addresses().iter().any(|address| matches!(address, Address::Plain(_))) {
@@ -201,6 +204,7 @@ async fn distil(
         agents.push(Agent::start(&request.programs, board, layout, core)?);
     }
     let mut taught: Option<f64> = None;
+    let mut aside = Ok(());
     let outcome = host
         .run_job(
             job,
@@ -208,6 +212,9 @@ async fn distil(
             &mut |note: &Note| {
                 if matches!(note, Note::Teacher { .. }) {
                     taught = Some(began.elapsed().as_secs_f64());
+                }
+                if let (Note::Round(record), Ok(())) = (note, &aside) {
+                    aside = keep_aside(&twins, record, layout);
                 }
                 progress.note(note);
             },
@@ -221,9 +228,19 @@ async fn distil(
     }
     let counts = host.stop().await;
     let report = outcome?;
+    aside?;
     let taught = taught.unwrap_or(ended);
     let stages = vec![("copying, calibration and teacher".into(), taught), ("distillation".into(), ended - taught)];
     Ok((report, counts, stages))
+}
+
+/// Has the state after an epoch outlive the next one.
+fn keep_aside(twins: &BTreeMap<DeviceId, Blobs>, record: &RoundRecord, layout: &Layout) -> anyhow::Result<()> {
+    let blobs = twins.get(&record.device).context("the job has a board of its own")?;
+    let (from, to) = (blobs.path(&record.state), layout.state(record));
+    let folder = to.parent().context("a folder of states")?;
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    fs::hard_link(&from, &to).with_context(|| format!("{} as {}", from.display(), to.display()))
 }
 
 /// The baselines, and everything's scores on the test set.
@@ -259,7 +276,7 @@ async fn compare(
             progress.compared();
             let epoch = round.round.0 + 1;
             if scored(epoch) {
-                let state = subject.dataset.with_file_name(round.state.to_string());
+                let state = layout.state(round);
                 distilled.push((epoch, baselines.score(&state, Some(&report.teacher), &subject.labels).await?));
             }
         }

@@ -69,6 +69,7 @@ impl Host {
         let (decided, answers) = mpsc::channel(2);
         let decisions = Decisions::open(&self.store.job_directory(record.job), decided)?;
         let warm_start = record.parent.map(|parent| self.store.teacher(parent));
+        let own = kept.iter().map(|(device, progress)| (device.clone(), progress.blobs())).collect();
         let mut run = JobRun {
             host: self,
             job,
@@ -79,7 +80,7 @@ impl Host {
             kept: (Some(progress), kept),
             work,
             deltas: BTreeMap::new(),
-            labels: BTreeMap::new(),
+            own,
             told: BTreeMap::new(),
             calibration,
             rounds: Vec::new(),

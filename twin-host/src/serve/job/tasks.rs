@@ -75,12 +75,8 @@ impl JobRun<'_> {
         self.host.store.twin_directory(device).join(format!("job{}.{round:06}.momentum", self.id))
     }
 
-    /// Removes what a confirmed epoch no longer needs: its labels, and the momentum that it started from.
-    pub(super) fn clear(&mut self, device: &DeviceId, round: RoundId) -> Result<(), JobFailure> {
-        let blobs = self.host.store.blobs(device)?;
-        for block in self.labels.remove(device).unwrap_or_default() {
-            remove(&blobs.path(&block))?;
-        }
+    /// Removes the momentum that a confirmed epoch started from.
+    pub(super) fn clear_momentum(&self, device: &DeviceId, round: RoundId) -> Result<(), JobFailure> {
         for earlier in round.0.saturating_sub(1)..round.0 {
             remove(&self.momentum_path(device, earlier))?;
         }
@@ -195,6 +191,7 @@ impl JobRun<'_> {
     /// stays as well, until the epoch is written down: a host that is killed before trains it again from there.
     fn adopt_delta(&mut self, device: &DeviceId, sparing: &Sparing, state: BlobHash) -> Result<(), JobFailure> {
         let (delta, _) = self.host.store.blobs(device)?.adopt(&self.work(&format!("{device}.delta")))?;
+        self.bring(device, delta);
         self.deltas.insert(device.clone(), (state, delta));
         let (from, to) = (self.work(&format!("{device}.residual")), self.residual_path(device, &state));
         let files = |path: &Path| {
@@ -230,6 +227,7 @@ impl JobRun<'_> {
             Told::Block(block) => match &task {
                 Task::Labels { device, .. } => {
                     let (blob, _) = self.host.store.blobs(device)?.adopt(Path::new(&block.path))?;
+                    self.bring(device, blob);
                     match blob == block.hash {
                         true => TaskEvent::Block { block: block.index, blob },
                         false => TaskEvent::Failed(UNLIKE.into()),
@@ -298,8 +296,10 @@ impl JobRun<'_> {
         Ok(path)
     }
 
-    fn adopt(&self, device: &DeviceId) -> Result<BlobHash, JobFailure> {
-        Ok(self.host.store.blobs(device)?.adopt(&self.state_path(device))?.0)
+    fn adopt(&mut self, device: &DeviceId) -> Result<BlobHash, JobFailure> {
+        let (state, _) = self.host.store.blobs(device)?.adopt(&self.state_path(device))?;
+        self.bring(device, state);
+        Ok(state)
     }
 }
 
