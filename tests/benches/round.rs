@@ -1,7 +1,6 @@
 //! What a round costs beyond training: one epoch of a stand-in that takes no time, with 4.9 MB of random labels down and
-//! a state of 4.9 MB of random numbers up, sealed, from the assignment to the proof that both sides hold the same. Over
-//! plain TCP; `Play::tls` is for a host whose TLS listener can be reached. `cargo build --release -p twin-host -p twin-agent`, then
-//! `TWIN_PROGRAMS=$PWD/target/release cargo bench -p twin-tests --bench round`.
+//! a state of 4.9 MB of random numbers up, sealed, over TLS with certificates of both sides, from the assignment to the
+//! proof that both sides hold the same. `scripts/soak round` builds and runs it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark tells people")]
 
 use std::path::PathBuf;
@@ -14,7 +13,7 @@ const WARM_UP: usize = 3;
 
 fn main() {
     let Some(folder) = programs() else {
-        eprintln!("skipped: TWIN_PROGRAMS is not set; see the head of tests/benches/round.rs");
+        eprintln!("skipped: TWIN_PROGRAMS is not set; scripts/soak round sets it");
         return;
     };
     println!(
@@ -30,7 +29,7 @@ fn measure(folder: &std::path::Path, boards: usize, rounds: usize) {
     let names: Vec<String> = (0..boards).map(|k| format!("board{k}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let stand_in = PathBuf::from(env!("CARGO_BIN_EXE_stand-in-trainer"));
-    let play = Play { labels: BYTES, batch: 64, ..Play::carried(stand_in, BYTES) };
+    let play = Play { labels: BYTES, batch: 64, tls: true, ..Play::carried(stand_in, BYTES) };
     let fleet = Fleet::played(folder.to_owned(), &names, "all-local", play);
     let all = WARM_UP + rounds;
     let host = fleet.serve(&names, u32::try_from(all).expect("few rounds"));
