@@ -10,7 +10,8 @@ use twin_core::scheduler::{Accuracy, Link};
 use twin_shared::id::DeviceId;
 use twin_shared::model::Architecture;
 use twin_shared::units::{BitsPerSecond, BitsPerSecondPerHertz, GhzSeconds, Gigahertz, Seconds};
-use twin_shared::wire::telemetry::{Link as ReportedLink, Telemetry};
+use twin_shared::wire::telemetry::quantity::KilobitsPerSecond;
+use twin_shared::wire::telemetry::{Link as ReportedLink, Path, Reading, Telemetry};
 
 use crate::calibration::Calibration;
 use crate::config::SchedulerConfig;
@@ -237,7 +238,7 @@ fn link_rate(sample: &Telemetry, paced: Option<BitsPerSecond>) -> Option<(BitsPe
         ReportedLink::Unknown => None,
     };
     let interface = interface.map(|rate| BitsPerSecond::from(*rate)).filter(usable);
-    let measured = sample.path.goodput_up.value().map(|rate| BitsPerSecond::from(*rate)).filter(usable);
+    let measured = latest(&sample.path).value().map(|rate| BitsPerSecond::from(*rate)).filter(usable);
     match (measured, interface) {
         (Some(measured), Some(interface)) if paced.is_some_and(|pace| measured.0 >= HELD_BACK * pace.0) => {
             let rate = if measured.0 > interface.0 { measured } else { interface };
@@ -253,6 +254,52 @@ fn link_rate(sample: &Telemetry, paced: Option<BitsPerSecond>) -> Option<(BitsPe
     }
 }
 
+/// The payload rate of the last transfer, whichever way it went: the states of a student that the host trains go down
+/// only, and a board that began anew would be believed to have the slow link of one that never said anything.
+fn latest(path: &Path) -> Reading<KilobitsPerSecond> {
+    let (up, down) = (path.goodput_up, path.goodput_down);
+    match (up.age(), down.age()) {
+        (Some(up_age), Some(down_age)) if down_age < up_age => down,
+        (None, Some(_)) => down,
+        (Some(_), Some(_) | None) | (None, None) => up,
+    }
+}
+
 fn usable(rate: &BitsPerSecond) -> bool {
     rate.is_positive_finite()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twin_shared::wire::telemetry::{Age, Source};
+
+    fn measured(kilobits: u32, age_s: u32) -> Reading<KilobitsPerSecond> {
+        Reading::Known { value: KilobitsPerSecond(kilobits), source: Source::Measured, age: Age::of_seconds(age_s) }
+    }
+
+    fn rate(up: Reading<KilobitsPerSecond>, down: Reading<KilobitsPerSecond>, paced: f64) -> Option<f64> {
+        let path = Path { goodput_up: up, goodput_down: down, ..Path::default() };
+        let sample = Telemetry { path, ..Telemetry::default() };
+        link_rate(&sample, Some(BitsPerSecond(paced))).map(|(rate, _)| rate.0)
+    }
+
+    #[test]
+    fn the_last_transfer_counts_whichever_way_it_went() {
+        assert_eq!(rate(measured(8_000, 5), Reading::Unknown, 1e9), Some(8e6));
+        assert_eq!(rate(measured(8_000, 60), measured(3_000, 5), 1e9), Some(3e6), "the link became worse since");
+        assert_eq!(rate(measured(8_000, 5), measured(3_000, 60), 1e9), Some(8e6));
+        assert_eq!(rate(Reading::Unknown, Reading::Unknown, 1e9), None);
+    }
+
+    #[test]
+    fn a_board_that_began_anew_gets_out_of_the_slow_link_that_was_assumed() {
+        let mut link = UNKNOWN_RATE.0;
+        for _ in 0..6 {
+            // Held back by what it was allotted, it gets that far, and the host trains for it: nothing goes up.
+            let carried = (link * 0.95 / 1e3).round();
+            link = rate(Reading::Unknown, measured(carried as u32, 0), link).expect("something was measured");
+        }
+        assert!(link > 20.0 * UNKNOWN_RATE.0, "{link}");
+    }
 }
