@@ -18,6 +18,7 @@ use twin_infer::{InferError, Network};
 use twin_shared::id::ModelVersion;
 
 use crate::durable;
+pub use crate::session::Activation;
 
 /// Models that are kept.
 pub const KEPT: usize = 3;
@@ -39,17 +40,6 @@ pub struct Kept {
     pub about: About,
     /// Whether it answers.
     pub active: bool,
-}
-
-/// What came of an activation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// It is not kept here.
-    Absent,
-    /// It was active before.
-    Already,
-    /// It answers from now on.
-    Switched,
 }
 
 /// Why a model cannot be kept, found or changed.
@@ -109,6 +99,9 @@ pub enum ModelError {
 struct Index {
     active: Option<String>,
     kept: Vec<String>,
+    /// What the host wanted when the owner went back on the board.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    declined: Option<String>,
 }
 
 impl Models {
@@ -125,7 +118,7 @@ impl Models {
     }
 
     /// Keeps a bundle that came, after it was read and its network built. The oldest that is not active goes when
-    /// there are too many.
+    /// there are too many. One that is kept already stays where it is, however often it comes.
     ///
     /// # Errors
     /// When it is not that model, its network cannot answer, or the disk refuses. Nothing has changed then.
@@ -139,9 +132,12 @@ impl Models {
         fs::create_dir_all(&self.folder).map_err(io_at(&self.folder))?;
         let _held = self.lock()?;
         let place = self.path(&version);
-        durable::replace(&place, &bytes).map_err(io_at(&place))?;
         let mut index = self.index()?;
         let name = version.to_string();
+        if index.kept.contains(&name) && read(&place).is_ok_and(|kept| kept == bytes) {
+            return Ok(());
+        }
+        durable::replace(&place, &bytes).map_err(io_at(&place))?;
         index.kept.retain(|kept| *kept != name);
         index.kept.push(name);
         let pruned = index.prune();
@@ -156,26 +152,54 @@ impl Models {
         Ok(())
     }
 
-    /// Answers by this model from now on, if it is kept.
+    /// Answers by the model that the host wants from now on, if it is kept. The host says what it wants with every
+    /// connection: what the owner went back from is not taken again until the host has wanted another.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn activate(&self, version: ModelVersion) -> Result<Activation, ModelError> {
+        self.switch(version, |index| {
+            let declined = index.declined.as_deref() == Some(version.to_string().as_str());
+            if !declined {
+                index.declined = None;
+            }
+            !declined
+        })
+    }
+
+    /// Answers by an earlier model from now on, as the owner wants, if it is kept.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn roll_back(&self, version: ModelVersion) -> Result<Activation, ModelError> {
+        self.switch(version, |index| {
+            // Of several steps back the first one left what the host wants.
+            let wanted = index.declined.take().or_else(|| index.active.clone());
+            index.declined = wanted.filter(|wanted| *wanted != version.to_string());
+            true
+        })
+    }
+
+    /// Answers by a model, if it is kept and the index, once changed so, lets it.
+    fn switch(&self, version: ModelVersion, change: impl FnOnce(&mut Index) -> bool) -> Result<Activation, ModelError> {
         if !self.folder.is_dir() {
             return Ok(Activation::Absent);
         }
         let _held = self.lock()?;
-        let mut index = self.index()?;
+        let before = self.index()?;
+        let mut index = before.clone();
         let name = version.to_string();
         if !index.kept.contains(&name) || !self.path(&version).is_file() {
             return Ok(Activation::Absent);
         }
-        if index.active.as_deref() == Some(name.as_str()) {
-            return Ok(Activation::Already);
+        if !change(&mut index) {
+            return Ok(Activation::Declined);
         }
         index.active = Some(name);
-        self.keep(&index)?;
-        Ok(Activation::Switched)
+        if index != before {
+            self.keep(&index)?;
+        }
+        Ok(if index.active == before.active { Activation::Already } else { Activation::Switched })
     }
 
     /// The model that answers, and its file.

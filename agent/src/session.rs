@@ -24,7 +24,7 @@ use twin_shared::wire::{
 use crate::guard::Permit;
 use calibrating::Calibrating;
 use holdings::blob_of;
-pub use message::{About, Input, Kept, Memory, Message, Output, TrainedHere};
+pub use message::{About, Activation, Input, Kept, Memory, Message, Output, TrainedHere};
 use work::{Epoch, Stage, Work};
 
 /// Largest student state and block of labels that are taken, bytes.

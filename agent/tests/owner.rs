@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use serde_json::Value;
 use twin_agent::models::{Activation, Models};
@@ -62,7 +64,11 @@ impl Board {
     }
 
     fn model(&self, number: u8) -> String {
-        let bundle = sample::bundle(Architecture::Resnet8x4, &["cat", "dog"], number);
+        self.model_of(Architecture::Resnet8x4, number)
+    }
+
+    fn model_of(&self, network: Architecture, number: u8) -> String {
+        let bundle = sample::bundle(network, &["cat", "dog"], number);
         let file = self.path("bundle");
         fs::write(&file, bundle.to_bytes().unwrap()).unwrap();
         let models = Models::at(&self.path("data"));
@@ -154,4 +160,50 @@ fn the_last_three_models_are_kept_and_an_earlier_one_comes_back() {
     assert_eq!((status, said.lines().count()), (1, 1), "{said}");
     assert!(said.contains("pruned"), "{said}");
     assert_eq!(board.agent(&["model", "rollback", &versions[3][..6]]).0, 0);
+}
+
+/// The most memory that a process has held, KiB, as the kernel says.
+fn peak(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+#[test]
+fn answers_take_no_more_memory_the_more_there_are() {
+    const PICTURES: u8 = 200;
+    const WARM: usize = 20;
+    for network in [Architecture::Vgg8, Architecture::Resnet8x4, Architecture::Resnet26x4] {
+        let board = Board::new();
+        board.model_of(network, 1);
+        (0..PICTURES).for_each(|grey| board.draw(&format!("see/{grey:03}.png"), grey));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_twin-agent"));
+        command.args(["predict", "see", "--config", "agent.toml"]).current_dir(board.folder.path());
+        let began = Instant::now();
+        let mut predict = command.stdout(Stdio::piped()).spawn().unwrap();
+        let (mut moments, mut peaks) = (Vec::new(), Vec::new());
+        // A line when its picture is answered: the process is still there for all but the last.
+        for line in BufReader::new(predict.stdout.take().unwrap()).lines() {
+            assert!(line.unwrap().contains('%'));
+            moments.push(began.elapsed());
+            peaks.extend(peak(predict.id()));
+        }
+        assert!(predict.wait().unwrap().success());
+        assert_eq!(moments.len(), usize::from(PICTURES));
+        if peaks.len() <= WARM {
+            eprintln!("skipped: no memory figures in /proc");
+            return;
+        }
+        let (warm, most) = (peaks[WARM], peaks[peaks.len() - 1]);
+        assert!(most <= warm + warm / 4, "{}: {warm} KiB after {WARM} answers, {most} in the end", network.name());
+        let mut each: Vec<f64> = moments.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64() * 1e3).collect();
+        each.sort_by(f64::total_cmp);
+        println!(
+            "{}: {:.1} ms an answer (median of {PICTURES}), the first after {:.0} ms, {:.1} MiB at most",
+            network.name(),
+            each[each.len() / 2],
+            moments[0].as_secs_f64() * 1e3,
+            most as f64 / 1024.0
+        );
+    }
 }

@@ -90,13 +90,13 @@ fn rollback(options: &RollbackOptions) -> anyhow::Result<()> {
     let config = Config::load(&options.place.config)?;
     let models = Models::at(&config.data_dir);
     let version = models.target(options.version.as_deref())?;
-    match models.activate(version)? {
+    match models.roll_back(version)? {
         Activation::Switched => {
             print(&format!("model {version:.12} answers from now on\n"))?;
             Ok(hook::run(&config.model, &config.device, &version, &models.path(&version))?)
         }
         Activation::Already => print(&format!("model {version:.12} answers already\n")),
-        Activation::Absent => {
+        Activation::Absent | Activation::Declined => {
             anyhow::bail!("the file of model {version:.12} is gone; `twin-host promote` sends it again")
         }
     }

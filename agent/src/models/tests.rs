@@ -46,6 +46,32 @@ fn a_rollback_goes_to_the_one_before_or_by_its_digits() {
 }
 
 #[test]
+fn what_the_owner_went_back_from_is_not_taken_again_until_the_host_wants_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let models = Models::at(folder.path());
+    let bundles = bundles(3);
+    let [first, second, third] = [0, 1, 2].map(|k| install(&models, folder.path(), &bundles[k]));
+    let active = || models.active().expect("active").0;
+    models.activate(third).expect("activated");
+    // Two steps back; the host says with every connection what it wants, and sends it again.
+    assert_eq!(models.roll_back(second).expect("back"), Activation::Switched);
+    assert_eq!(models.roll_back(first).expect("back"), Activation::Switched);
+    install(&models, folder.path(), &bundles[2]);
+    assert_eq!(models.activate(third).expect("asked"), Activation::Declined);
+    assert_eq!(active(), first);
+    let kept: Vec<ModelVersion> = models.list().expect("listed").iter().map(|kept| kept.version).collect();
+    assert_eq!(kept, [first, second, third], "one that comes again stays where it was");
+    // Another wish counts, and so does the former one after it.
+    assert_eq!(models.activate(second).expect("asked"), Activation::Switched);
+    assert_eq!(models.activate(third).expect("asked"), Activation::Switched);
+    // The owner takes it again.
+    models.roll_back(first).expect("back");
+    assert_eq!(models.roll_back(third).expect("forth"), Activation::Switched);
+    assert_eq!(models.activate(third).expect("asked"), Activation::Already);
+    assert_eq!(active(), third);
+}
+
+#[test]
 fn what_is_not_that_model_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let models = Models::at(folder.path());

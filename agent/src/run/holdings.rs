@@ -129,7 +129,6 @@ impl Agent {
                 }
             }));
         }
-        let result = result.map(|activation| activation != Activation::Absent).map_err(|error| error.to_string());
-        Input::Activated { version, result }
+        Input::Activated { version, result: result.map_err(|error| error.to_string()) }
     }
 }

@@ -3,7 +3,7 @@
 use twin_shared::id::{BlobHash, DatasetVersion, ModelVersion};
 use twin_shared::wire::{DatasetOffer, FailureCode, ModelOffer, Status};
 
-use super::message::Output;
+use super::message::{Activation, Output};
 use super::{Session, UNASKED, failed};
 
 /// The blob of a dataset: its version is the hash of its bytes.
@@ -73,22 +73,27 @@ impl Session {
         }
     }
 
-    pub(super) fn on_activated(&mut self, version: ModelVersion, result: Result<bool, String>, out: &mut Vec<Output>) {
+    pub(super) fn on_activated(
+        &mut self,
+        version: ModelVersion,
+        result: Result<Activation, String>,
+        out: &mut Vec<Output>,
+    ) {
         let Some((command, wanted)) = self.activating else { return };
         if wanted != version {
             return;
         }
-        match result {
-            Ok(true) => {
-                self.activating = None;
-                self.reply(command, Status::Done, out);
-            }
+        let status = match result {
             // Its bundle is on its way, or will be sent for this answer.
-            Ok(false) => self.reply(command, Status::Accepted, out),
-            Err(message) => {
-                self.activating = None;
-                self.reply(command, failed(FailureCode::Storage, &message), out);
+            Ok(Activation::Absent) => return self.reply(command, Status::Accepted, out),
+            Ok(Activation::Switched | Activation::Already) => Status::Done,
+            Ok(Activation::Declined) => {
+                out.push(Output::Warn(format!("the owner went back from model {version:.12}")));
+                failed(FailureCode::Inhibited, "the board's owner went back from this model")
             }
-        }
+            Err(message) => failed(FailureCode::Storage, &message),
+        };
+        self.activating = None;
+        self.reply(command, status, out);
     }
 }

@@ -68,6 +68,19 @@ pub struct Kept {
     pub delta: Option<BlobHash>,
 }
 
+/// What came of an activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// It is not kept here.
+    Absent,
+    /// It was active before.
+    Already,
+    /// It answers from now on.
+    Switched,
+    /// The board's owner went back from it.
+    Declined,
+}
+
 /// What a session is told.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
@@ -160,8 +173,8 @@ pub enum Input {
     Activated {
         /// The model.
         version: ModelVersion,
-        /// Whether it is kept here, and so active now; or what the disk said.
-        result: Result<bool, String>,
+        /// What came of it, or what the disk said.
+        result: Result<Activation, String>,
     },
     /// The disk refused what an output wanted.
     StorageFailed(String),

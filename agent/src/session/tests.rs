@@ -636,14 +636,14 @@ fn a_model_is_active_once_it_is_kept() {
     let model = twin_shared::wire::ModelOffer { version, job: JOB, bundle: blob("bundle"), bytes: 9 };
     let asked = session.handle(secs(1), order(1, Order::Activate(model)));
     assert_eq!(asked, [Output::Activate(version)]);
-    let waits = session.handle(secs(1), Input::Activated { version, result: Ok(false) });
+    let waits = session.handle(secs(1), Input::Activated { version, result: Ok(Activation::Absent) });
     assert_eq!(replies(&waits), [Status::Accepted]);
     let purpose = Purpose::Model { version };
     let came = session.handle(secs(2), Input::Received { blob: blob("bundle"), purpose });
     assert_eq!(came, [Output::Install { version, blob: blob("bundle") }]);
     let kept = session.handle(secs(2), Input::Installed { version, result: Ok(()) });
     assert_eq!(kept, [Output::Activate(version)]);
-    let done = session.handle(secs(2), Input::Activated { version, result: Ok(true) });
+    let done = session.handle(secs(2), Input::Activated { version, result: Ok(Activation::Switched) });
     assert_eq!(replies(&done), [Status::Done]);
     // A model that comes without being wanted is kept, and that is all.
     let other = ModelVersion([5; 32]);
@@ -651,6 +651,11 @@ fn a_model_is_active_once_it_is_kept() {
     session.handle(secs(3), order(2, Order::Activate(twin_shared::wire::ModelOffer { version: other, ..model })));
     let failed = session.handle(secs(3), Input::Activated { version: other, result: Err("full".into()) });
     assert!(matches!(replies(&failed)[..], [Status::Failed { code: FailureCode::Storage, .. }]));
+    // The owner, on the board, went back from what the host wants: the operator hears of it.
+    session.handle(secs(4), order(3, Order::Activate(model)));
+    let declined = session.handle(secs(4), Input::Activated { version, result: Ok(Activation::Declined) });
+    assert!(matches!(replies(&declined)[..], [Status::Failed { code: FailureCode::Inhibited, .. }]));
+    assert!(declined.iter().any(|output| matches!(output, Output::Warn(text) if text.contains("went back"))));
 }
 
 #[test]
