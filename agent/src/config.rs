@@ -84,6 +84,8 @@ pub struct Dataset {
     pub path: PathBuf,
     /// How it is laid out.
     pub format: DatasetFormat,
+    /// Whether the host sees the pictures that wait for a label, and may label them.
+    pub share_incoming: bool,
 }
 
 /// What follows a new model.
@@ -196,7 +198,7 @@ impl TryFrom<Raw> for Config {
                 private_key: file(&raw.credentials.private_key),
                 authority: file(&raw.credentials.authority),
             },
-            dataset: given(raw.dataset.path).map(|path| Dataset { path, format: raw.dataset.format }),
+            dataset: dataset(raw.dataset)?,
             model: model(raw.model)?,
             trainer: trainer(raw.trainer)?,
             telemetry: telemetry(raw.telemetry)?,
@@ -205,6 +207,14 @@ impl TryFrom<Raw> for Config {
             emulate: raw.emulate.map(emulate).transpose()?,
         })
     }
+}
+
+fn dataset(raw: raw::Dataset) -> Result<Option<Dataset>, ConfigError> {
+    let raw::Dataset { path, format, share_incoming } = raw;
+    if share_incoming && format != DatasetFormat::Folder {
+        return Err(ConfigError::value("dataset.share_incoming", "needs dataset.format = \"folder\""));
+    }
+    Ok(given(path).map(|path| Dataset { path, format, share_incoming }))
 }
 
 fn given(path: PathBuf) -> Option<PathBuf> {

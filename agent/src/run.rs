@@ -11,6 +11,7 @@ mod holdings;
 mod perform;
 mod speak;
 mod telemetry;
+mod waiting;
 
 use std::fs::File;
 use std::future::pending;
@@ -48,6 +49,7 @@ use crate::workspace::Workspace;
 use crate::{dataset, lock, off_loop};
 use calibrator::{Calibrator, Progress};
 use holdings::Watched;
+use waiting::Waiting;
 
 /// Often enough to know the path, and seldom enough that a board at rest costs few bytes.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -109,6 +111,7 @@ struct Agent {
     courier: Courier,
     workspace: Workspace,
     dataset: Option<Watched>,
+    waiting: Option<Waiting>,
     models: Models,
     /// What changed in the dataset, as it was last sent.
     delta: Option<BlobHash>,
@@ -195,6 +198,7 @@ impl Agent {
             courier: Courier::new(blobs, started),
             workspace,
             dataset,
+            waiting: Waiting::of(&config),
             models: Models::at(&folder),
             delta: None,
             births,
@@ -314,6 +318,7 @@ impl Agent {
             if let Some(watched) = &mut self.dataset {
                 watched.look();
             }
+            self.show_waiting(now).await;
         }
         if self.session.is_served() && now >= self.next_ping {
             self.next_ping = now + PING_EVERY;

@@ -30,6 +30,7 @@ use work::{Epoch, Stage, Work};
 /// Largest student state and block of labels that are taken, bytes.
 const MAX_STATE: u64 = 512 << 20;
 const MAX_LABELS: u64 = 16 << 20;
+const MAX_WAITING_LABELS: u64 = twin_data::waiting::MAX_LABELS;
 const MAX_CLASSES: u64 = twin_data::classes::MAX_JSON as u64;
 const MAX_MODEL: u64 = twin_data::bundle::MAX_BYTES;
 
@@ -135,9 +136,14 @@ impl Session {
     /// [`Refusal::Unexpected`].
     pub fn limit(&self, manifest: &Manifest) -> Result<u64, Refusal> {
         let limit = match manifest.purpose {
-            Purpose::Dataset(_) | Purpose::DatasetDelta { .. } | Purpose::Telemetry | Purpose::Probe(_) => None,
+            Purpose::Dataset(_)
+            | Purpose::DatasetDelta { .. }
+            | Purpose::Telemetry
+            | Purpose::Waiting
+            | Purpose::Probe(_) => None,
             // The host's alone to send, and small.
             Purpose::Classes { .. } => Some(MAX_CLASSES),
+            Purpose::WaitingLabels => Some(MAX_WAITING_LABELS),
             Purpose::Model { .. } => Some(MAX_MODEL),
             Purpose::Base { job, round } => self
                 .work
@@ -352,8 +358,13 @@ impl Session {
                 }
             }
             Purpose::Classes { .. } => out.push(Output::TakeClasses(blob)),
+            Purpose::WaitingLabels => out.push(Output::TakeLabels(blob)),
             Purpose::Model { version } => out.push(Output::Install { version, blob }),
-            Purpose::Dataset(_) | Purpose::DatasetDelta { .. } | Purpose::Telemetry | Purpose::Probe(_) => {}
+            Purpose::Dataset(_)
+            | Purpose::DatasetDelta { .. }
+            | Purpose::Telemetry
+            | Purpose::Waiting
+            | Purpose::Probe(_) => {}
         }
         if let Some(document) = self.wanted.filter(|document| document.state == blob) {
             out.push(Output::Rehash(document));
@@ -379,6 +390,8 @@ impl Session {
             | Purpose::Classes { .. }
             | Purpose::Model { .. }
             | Purpose::Telemetry
+            | Purpose::Waiting
+            | Purpose::WaitingLabels
             | Purpose::Probe(_) => {}
         }
     }
@@ -416,6 +429,8 @@ impl Session {
             | Purpose::Classes { .. }
             | Purpose::Model { .. }
             | Purpose::Telemetry
+            | Purpose::Waiting
+            | Purpose::WaitingLabels
             | Purpose::Probe(_) => {}
         }
     }

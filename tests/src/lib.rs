@@ -15,6 +15,7 @@ pub use story::Story;
 pub mod fill;
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -370,13 +371,28 @@ impl Fleet {
     /// When it cannot be started.
     #[must_use]
     pub fn host(&self, arguments: &[&str]) -> (bool, String) {
+        self.host_asked(arguments, "")
+    }
+
+    /// As [`Self::host`], with answers to what it asks.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn host_asked(&self, arguments: &[&str], answers: &str) -> (bool, String) {
         let config = self.path("host.toml");
-        let done = Command::new(self.programs.join("twin-host"))
+        let mut asked = Command::new(self.programs.join("twin-host"))
             .current_dir(self.folder.path())
             .args(arguments)
             .args(["--config", &config])
-            .output()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("twin-host starts");
+        // One that wants no answers may have ended.
+        let _ = asked.stdin.take().expect("a pipe").write_all(answers.as_bytes());
+        let done = asked.wait_with_output().expect("twin-host ends");
         let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
         (done.status.success(), said)
     }

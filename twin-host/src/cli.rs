@@ -13,6 +13,7 @@ mod enrolment;
 mod field;
 mod fleet;
 mod job;
+mod label;
 mod logs;
 mod model;
 mod models;
@@ -62,6 +63,8 @@ enum Command {
     /// The list of classes: names with indices that never change
     #[command(subcommand)]
     Classes(classes::ClassesCommand),
+    /// Give pictures that wait on a board their labels, where its owner lets this host see them
+    Label(label::LabelArguments),
     /// Write a device's model to a file
     Export(models::ExportArguments),
     /// List a device's models
@@ -158,6 +161,7 @@ pub fn run() -> ExitCode {
         Command::Show(arguments) => devices::show(&arguments),
         Command::Logs(arguments) => logs::logs(&arguments),
         Command::Classes(command) => classes::classes(command),
+        Command::Label(arguments) => label::label(&arguments),
         Command::Export(arguments) => models::export(&arguments),
         Command::Models(arguments) => models::models(&arguments),
         Command::Promote(arguments) => models::promote(arguments),

@@ -45,11 +45,11 @@ impl Use {
 impl From<Purpose> for Use {
     fn from(purpose: Purpose) -> Self {
         match purpose {
-            Purpose::Dataset(_) | Purpose::DatasetDelta { .. } => Self::Dataset,
+            Purpose::Dataset(_) | Purpose::DatasetDelta { .. } | Purpose::Waiting => Self::Dataset,
             Purpose::Student { .. } | Purpose::Base { .. } | Purpose::Model { .. } => Self::Student,
             Purpose::Labels { .. } => Self::Labels,
             Purpose::Telemetry => Self::Telemetry,
-            Purpose::Probe(_) | Purpose::Classes { .. } => Self::Control,
+            Purpose::Probe(_) | Purpose::Classes { .. } | Purpose::WaitingLabels => Self::Control,
         }
     }
 }

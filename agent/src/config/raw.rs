@@ -81,7 +81,11 @@ section!(Credentials {
     authority: PathBuf = "ca.crt".into(),
 });
 
-section!(Dataset { path: PathBuf = PathBuf::new(), format: DatasetFormat = DatasetFormat::Folder });
+section!(Dataset {
+    path: PathBuf = PathBuf::new(),
+    format: DatasetFormat = DatasetFormat::Folder,
+    share_incoming: bool = false,
+});
 
 section!(Model { on_new_model: String = String::new(), hook_limit_s: u32 = 60 });
 

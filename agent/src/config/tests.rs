@@ -81,7 +81,7 @@ fn a_full_file_is_read() {
     assert_eq!(config.broker, Broker { host: "twin.lan".into(), port: 1883, security: Security::Plain });
     assert_eq!(config.credentials.sealing_key, PathBuf::from("/keys/s"));
     assert_eq!(config.credentials.authority, PathBuf::from("/keys/ca.crt"));
-    let images = Dataset { path: "/images".into(), format: DatasetFormat::Cifar100 };
+    let images = Dataset { path: "/images".into(), format: DatasetFormat::Cifar100, share_incoming: false };
     assert_eq!(config.dataset, Some(images));
     assert_eq!(config.trainer.threads, Some(2));
     assert_eq!(config.trainer.memory_limit, Some(700 << 20));
@@ -124,6 +124,7 @@ fn a_bad_value_is_refused_by_the_name_of_its_key() {
         ("[broker]\nhost = ''", "`broker.host`"),
         ("[broker]\nport = 0", "`broker.port`"),
         ("[broker]\nhost = '192.168.1.2'\nsecurity = 'plain'", "`broker.security`"),
+        ("[dataset]\nformat = 'digits'\nshare_incoming = true", "`dataset.share_incoming`"),
         ("[trainer]\nniceness = 20", "`trainer.niceness`"),
         ("[telemetry]\nperiod_s = 0", "`telemetry.period_s`"),
         ("[telemetry]\ninterface = '../x'", "`telemetry.interface`"),

@@ -11,7 +11,8 @@ struct Board {
 fn board() -> Board {
     let folder = tempfile::tempdir().expect("a folder");
     let blobs = Blobs::open(folder.path().join("blobs")).expect("made");
-    let dataset = Dataset { path: folder.path().join("pictures"), format: DatasetFormat::Folder };
+    let dataset =
+        Dataset { path: folder.path().join("pictures"), format: DatasetFormat::Folder, share_incoming: false };
     let source = Source::open(dataset, folder.path(), blobs.clone()).expect("opened");
     Board { folder, source, blobs }
 }

@@ -98,6 +98,8 @@ impl Agent {
                 | Purpose::Classes { .. }
                 | Purpose::Model { .. }
                 | Purpose::Telemetry
+                | Purpose::Waiting
+                | Purpose::WaitingLabels
                 | Purpose::Probe(_) => false,
                 Purpose::Student { job, round } | Purpose::Base { job, round } | Purpose::Labels { job, round, .. } => {
                     but != Some((job, round))
@@ -161,7 +163,9 @@ impl Agent {
             Output::Collect(needed) => {
                 let (blobs, delta) = (self.courier.blobs().clone(), self.delta);
                 let flying = self.flying.as_ref().map(|(blob, _)| *blob);
-                let keep = move |blob: &BlobHash| needed.contains(blob) || [flying, delta].contains(&Some(*blob));
+                let waiting = self.waiting.as_ref().and_then(|waiting| waiting.made);
+                let others = [flying, delta, waiting];
+                let keep = move |blob: &BlobHash| needed.contains(blob) || others.contains(&Some(*blob));
                 match off_loop(move || blobs.retain(keep, PATIENCE)).await {
                     Ok(removed) => tracing::debug!(removed, "blobs that are no longer needed went"),
                     Err(error) => tracing::warn!(%error, "blobs that are no longer needed stay"),
@@ -169,6 +173,7 @@ impl Agent {
             }
             Output::SendDelta { from, to } => return self.send_delta(from, to).await,
             Output::TakeClasses(blob) => self.take_classes(blob).await,
+            Output::TakeLabels(blob) => self.take_labels(blob),
             Output::Install { version, blob } => return Some(self.install(version, blob).await),
             Output::Activate(version) => return Some(self.activate(version).await),
             Output::Warn(text) => {

@@ -118,6 +118,7 @@ impl Agent {
         match letter {
             Letter::Host(state, boot) => {
                 self.mailbox.speak(state.versions);
+                self.on_spoken(state.versions.newest);
                 self.tell(Input::Host { state, boot }).await;
             }
             Letter::Desired(document) => self.tell(Input::Desired(document)).await,
@@ -134,6 +135,10 @@ impl Agent {
                 Some(Delivery::Sent(Manifest { purpose: Purpose::Telemetry, .. })) => self.backlog_left(true).await,
                 Some(Delivery::Refused(Manifest { purpose: Purpose::Telemetry, .. }, _)) => {
                     self.backlog_left(false).await;
+                }
+                Some(Delivery::Sent(Manifest { purpose: Purpose::Waiting, .. })) => self.waiting_left(true).await,
+                Some(Delivery::Refused(Manifest { purpose: Purpose::Waiting, .. }, _)) => {
+                    self.waiting_left(false).await
                 }
                 Some(Delivery::Sent(manifest)) => self.tell(Input::Sent { purpose: manifest.purpose }).await,
                 Some(Delivery::Refused(manifest, why)) => {

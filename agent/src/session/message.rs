@@ -312,6 +312,8 @@ pub enum Output {
     },
     /// Follow the list of classes in this blob.
     TakeClasses(BlobHash),
+    /// Give waiting pictures the labels in this blob, where the owner lets the host see them.
+    TakeLabels(BlobHash),
     /// Keep the model in this blob.
     Install {
         /// Which.

@@ -666,4 +666,9 @@ fn a_list_of_classes_is_followed() {
     assert_eq!(session.limit(&manifest), Ok(MAX_CLASSES));
     let came = session.handle(secs(1), Input::Received { blob: blob("classes"), purpose });
     assert_eq!(came, [Output::TakeClasses(blob("classes"))]);
+    let purpose = Purpose::WaitingLabels;
+    assert_eq!(session.limit(&Manifest { purpose, ..manifest }), Ok(MAX_WAITING_LABELS));
+    assert_eq!(session.limit(&Manifest { purpose: Purpose::Waiting, ..manifest }), Err(Refusal::Unexpected));
+    let came = session.handle(secs(2), Input::Received { blob: blob("labels"), purpose });
+    assert_eq!(came, [Output::TakeLabels(blob("labels"))]);
 }

@@ -5,6 +5,7 @@
 //! brought up to date ([`Folder::update`]), so that a card that was not mounted never empties a twin.
 
 mod manifest;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -22,6 +22,7 @@ pub mod order;
 pub mod partition;
 pub mod picture;
 pub mod states;
+pub mod waiting;
 
 pub use classes::ClassList;
 pub use error::DataError;

@@ -117,6 +117,24 @@ pub fn to_png(image: &Image) -> Result<Vec<u8>, PictureError> {
     Ok(bytes.into_inner())
 }
 
+/// A picture in 32 columns and 16 rows of a terminal: two pixels a character, the upper in the foreground's colour.
+#[must_use]
+pub fn to_blocks(image: &Image) -> String {
+    let plane = SIDE * SIDE;
+    let colour = |x: usize, y: usize| {
+        let at = y * SIDE + x;
+        format!("{};{};{}", image[at], image[plane + at], image[2 * plane + at])
+    };
+    let mut text = String::new();
+    for y in (0..SIDE).step_by(2) {
+        for x in 0..SIDE {
+            text.push_str(&format!("\x1b[38;2;{}m\x1b[48;2;{}m▀", colour(x, y), colour(x, y + 1)));
+        }
+        text.push_str("\x1b[0m\n");
+    }
+    text
+}
+
 fn damaged(error: image::ImageError) -> PictureError {
     PictureError::Damaged(error.to_string().lines().next().unwrap_or_default().to_owned())
 }

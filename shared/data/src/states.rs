@@ -67,6 +67,8 @@ impl Blobs {
             | Purpose::Classes { .. }
             | Purpose::Model { .. }
             | Purpose::Telemetry
+            | Purpose::Waiting
+            | Purpose::WaitingLabels
             | Purpose::Probe(_) => Ok(manifest.blob),
         }
     }

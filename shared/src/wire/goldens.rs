@@ -128,6 +128,8 @@ fn blobs() {
         offer(Purpose::Probe(Nonce(300))) => "00ababababababababababababababababababababababababababababababababe8074005ac02",
         offer(Purpose::DatasetDelta { from: OLD, to: NEW }) => "00ababababababababababababababababababababababababababababababababe807400601010101010101010101010101010101010101010101010101010101010101010202020202020202020202020202020202020202020202020202020202020202",
         offer(Purpose::Classes { version: 2 }) => "00ababababababababababababababababababababababababababababababababe807400702",
+        offer(Purpose::Waiting) => "00ababababababababababababababababababababababababababababababababe8074009",
+        offer(Purpose::WaitingLabels) => "00ababababababababababababababababababababababababababababababababe807400a",
         offer(Purpose::Model { version: ModelVersion([3; 32]) }) => "00ababababababababababababababababababababababababababababababababe80740080303030303030303030303030303030303030303030303030303030303030303",
         BlobMessage::Chunk { blob: HASH, index: 300, bytes: &[1, 2, 3] } => "01ababababababababababababababababababababababababababababababababac0203010203",
         BlobAck::Holding { blob: HASH, base: 5, beyond: 2, credit: 21 } => "00abababababababababababababababababababababababababababababababab050215",

@@ -104,6 +104,11 @@ pub enum Purpose {
         /// Which.
         version: ModelVersion,
     },
+    /// Pictures that wait for a label on a board whose owner lets the host see them, up. Each takes the place of those
+    /// before.
+    Waiting,
+    /// Labels for some of them, down.
+    WaitingLabels,
 }
 
 /// `up/ack` and `dn/ack`: what the receiver holds of a blob, and how far the sender may go on.

@@ -274,6 +274,8 @@ impl Coordinator {
                 | Purpose::Classes { .. }
                 | Purpose::Model { .. }
                 | Purpose::Telemetry
+                | Purpose::Waiting
+                | Purpose::WaitingLabels
                 | Purpose::Probe(_) => {}
             },
             BoardInput::Sent { purpose } => {

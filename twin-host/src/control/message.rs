@@ -66,6 +66,11 @@ pub enum Request {
         #[serde(default)]
         version: Option<String>,
     },
+    /// Pictures of a device have got labels: tell its board.
+    Labelled {
+        /// Which device.
+        device: DeviceId,
+    },
     /// A device has a new card: what was known of its connection is worth nothing.
     Replaced {
         /// Which device.
@@ -100,6 +105,7 @@ impl Request {
             | Self::ClassesChanged
             | Self::Promote { .. }
             | Self::RollBack { .. }
+            | Self::Labelled { .. }
             | Self::Replaced { .. }
             | Self::Release { .. }
             | Self::JobLeave { .. } => None,
@@ -120,6 +126,7 @@ impl Request {
             | Self::ClassesChanged
             | Self::Promote { .. }
             | Self::RollBack { .. }
+            | Self::Labelled { .. }
             | Self::Replaced { .. }
             | Self::Release { .. }
             | Self::JobLeave { .. } => false,

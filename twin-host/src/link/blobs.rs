@@ -72,6 +72,8 @@ impl Link {
             | Purpose::Classes { .. }
             | Purpose::Model { .. }
             | Purpose::Telemetry
+            | Purpose::Waiting
+            | Purpose::WaitingLabels
             | Purpose::Probe(_) => false,
             Purpose::Student { round, .. } | Purpose::Base { round, .. } | Purpose::Labels { round, .. } => {
                 round <= until
@@ -157,13 +159,16 @@ impl Link {
         let limit = match manifest.purpose {
             Purpose::Telemetry => Ok(MAX_SAMPLES),
             Purpose::Probe(_) => Ok(MAX_PROBE),
+            Purpose::Waiting => Ok(twin_data::waiting::MAX_BYTES),
             _ if !self.expected.contains(&manifest.purpose) => Err(Refusal::Unexpected),
             Purpose::Dataset(_) => Ok(MAX_DATASET),
             Purpose::DatasetDelta { .. } => Ok(delta::MAX_BYTES),
             Purpose::Student { .. } => Ok(MAX_STATE),
-            Purpose::Base { .. } | Purpose::Labels { .. } | Purpose::Classes { .. } | Purpose::Model { .. } => {
-                Err(Refusal::Unexpected)
-            }
+            Purpose::Base { .. }
+            | Purpose::Labels { .. }
+            | Purpose::Classes { .. }
+            | Purpose::Model { .. }
+            | Purpose::WaitingLabels => Err(Refusal::Unexpected),
         };
         // Held already, and wanted again: the board has not heard of it, and the coordinator may not have either.
         if limit.is_ok() && on_disk == OnDisk::Whole {
@@ -231,6 +236,8 @@ impl Link {
                 | Purpose::Classes { .. }
                 | Purpose::Model { .. }
                 | Purpose::Telemetry
+                | Purpose::Waiting
+                | Purpose::WaitingLabels
                 | Purpose::Probe(_)) => purpose,
             };
             self.tell(BoardInput::Received { purpose, blob }).await;

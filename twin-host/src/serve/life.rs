@@ -94,6 +94,9 @@ impl Host {
                 }
                 Ok(())
             }
+            Said::Board(BoardInput::Received { purpose: Purpose::Waiting, blob }) => {
+                self.store.hold_waiting(device, blob)
+            }
             Said::Board(_) => Ok(()),
         }
     }

@@ -162,14 +162,25 @@ impl Host {
         Ok(model.version)
     }
 
-    /// What every board hears with its birth, unless it speaks an earlier version of the wire: the list of classes, and
-    /// the model to answer by.
+    /// What every board hears with its birth, unless it speaks an earlier version of the wire: the list of classes, labels
+    /// for its waiting pictures, and the model to answer by.
     pub(super) fn greet(&self, device: &DeviceId, birth: &Birth) -> Result<(), StoreError> {
         if birth.versions.newest < WIRE_VERSION {
             return Ok(());
         }
         self.offer_classes(device)?;
+        self.offer_labels(device)?;
         self.offer_model(device)
+    }
+
+    /// Sends a board the labels that its waiting pictures have got here and that it has not made its own.
+    pub(super) fn offer_labels(&self, device: &DeviceId) -> Result<(), StoreError> {
+        let labels = self.store.waiting_labels(device)?;
+        if !labels.0.is_empty() {
+            let blob = self.store.blobs(device)?.put(&labels.to_json())?;
+            self.order(device, LinkOrder::Send(blob, Purpose::WaitingLabels));
+        }
+        Ok(())
     }
 
     /// Tells a board by which model to answer, and sends it where the board lacks it. Said again with every birth, so a

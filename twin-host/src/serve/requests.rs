@@ -153,6 +153,10 @@ impl Host {
                 let version = self.roll_back(&device, version.as_deref())?.to_string();
                 Ok((Answer::Done { job: None, version: Some(version) }, Wish::None))
             }
+            Request::Labelled { device } => {
+                self.offer_labels(&device)?;
+                Ok((Answer::Done { job: None, version: None }, Wish::None))
+            }
             Request::Replaced { device } => Ok((Answer::Done { job: running, version: None }, Wish::Replaced(device))),
             Request::Release { device } => Ok((Answer::Done { job: running, version: None }, Wish::Leave(device))),
         }

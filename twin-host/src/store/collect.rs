@@ -1,7 +1,7 @@
 //! Which blobs of a twin must stay, and the removal of the others.
 //!
 //! A blob stays while a record names it: as the twin's dataset or the one that a job's teacher is trained over, as the
-//! state or bundle of a model, as the latest state of a job's student, or as anything that a job goes on from. A job
+//! pictures that a board shows, as the state or bundle of a model, as the latest state of a job's student, or as anything that a job goes on from. A job
 //! that runs removes what it alone has named as soon as it names it no more. What nobody ever named (a board's
 //! difference to a state, what a killed host was about to write down) goes when it was left alone for a day.
 
@@ -95,6 +95,7 @@ impl Store {
     fn named_blobs(&self, device: &DeviceId) -> Result<BTreeSet<BlobHash>, StoreError> {
         let mut named = BTreeSet::new();
         named.extend(self.twin(device)?.dataset().map(|dataset| dataset.blob));
+        named.extend(self.waiting_blob(device)?);
         named.extend(self.models(device)?.into_iter().flat_map(|model| [model.state, model.bundle]));
         for record in self.jobs()? {
             named.extend(self.student_of(record.job, device)?.map(|student| student.state));

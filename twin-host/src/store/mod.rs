@@ -21,6 +21,7 @@ mod purge;
 mod samples;
 mod schema;
 mod traffic;
+mod waiting;
 
 use std::fs;
 use std::io;

@@ -8,6 +8,22 @@ use twin_shared::id::{DeviceId, JobId};
 
 use super::{Store, StoreError};
 
+/// Tables with rows of a device, beside its own.
+pub(super) const OF_DEVICE: [&str; 12] = [
+    "twin",
+    "member",
+    "round",
+    "model",
+    "promotion",
+    "log",
+    "kept_sample",
+    "kept_queue",
+    "traffic",
+    "decision",
+    "waiting",
+    "waiting_label",
+];
+
 impl Store {
     /// The jobs whose teachers were trained on a device's data.
     ///
@@ -23,7 +39,7 @@ impl Store {
         Ok(self.jobs()?.into_iter().filter(|record| used(&record.progress)).map(|record| record.job).collect())
     }
 
-    /// Deletes a device for good: key, twin, models, log, epochs, and its directory with every blob.
+    /// Deletes a device for good: every record of it, and its directory with every blob.
     ///
     /// # Errors
     /// When it is unknown, or database or disk refuse. Records go first, all or none; a directory that is left is named
@@ -33,7 +49,7 @@ impl Store {
         let path = self.root.join("twin.sqlite");
         let mut write = || {
             let transaction = self.records.transaction()?;
-            for table in ["twin", "member", "round", "model", "promotion", "log"] {
+            for table in OF_DEVICE {
                 transaction.execute(&format!("DELETE FROM {table} WHERE device = ?1"), [device.as_str()])?;
             }
             transaction.execute("DELETE FROM device WHERE name = ?1", [device.as_str()])?;

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 pub(super) const VERSION: i64 = STEPS.len() as i64;
 
 /// Each step brings a database of the version before to the next. A released step is never changed.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     "
     CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     CREATE TABLE device (
@@ -145,6 +145,16 @@ const STEPS: [&str; 7] = [
     ALTER TABLE device ADD COLUMN next_expires INTEGER;
     ALTER TABLE device ADD COLUMN renew INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE broker_name (name TEXT PRIMARY KEY) STRICT;
+",
+    // Pictures that boards let their host label, and the labels that it has given them.
+    "
+    CREATE TABLE waiting (device TEXT PRIMARY KEY, blob BLOB NOT NULL) STRICT;
+    CREATE TABLE waiting_label (
+        device TEXT NOT NULL,
+        sample BLOB NOT NULL,
+        class TEXT NOT NULL,
+        PRIMARY KEY (device, sample)
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

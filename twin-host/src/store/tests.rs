@@ -254,6 +254,14 @@ fn a_purged_device_leaves_nothing_but_the_teachers_that_learned_from_it() {
     let twins = vec![(gone.clone(), BlobHash([1; 32]))];
     store.advance_job(job, &Advance { job: Some(&JobProgress::Teaching(twins)), ..Advance::default() }).unwrap();
     assert_eq!((store.teachers_of(&gone).unwrap(), store.teachers_of(&stays).unwrap()), (vec![job], vec![]));
+    let tables = "SELECT m.name FROM sqlite_schema m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' AND c.name = 'device'";
+    let mut statement = store.records.prepare(tables).unwrap();
+    let mut known: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    drop(statement);
+    known.sort_unstable();
+    let mut emptied = purge::OF_DEVICE.to_vec();
+    emptied.sort_unstable();
+    assert_eq!(known, emptied, "a table with rows of devices that a purge would leave");
     store.purge(&gone).unwrap();
     assert!(matches!(store.purge(&gone), Err(StoreError::UnknownDevice(..))));
     assert!(!store.twin_directory(&gone).exists() && store.twin_directory(&stays).exists());

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Write};
 use clap::Args;
 use twin_data::classes::spelling;
 use twin_data::folder::Folder;
-use twin_data::{Image, SIDE, picture};
+use twin_data::{Image, picture};
 use twin_infer::{Answer, Network};
 
 use super::{Owned, Place};
@@ -58,7 +58,7 @@ fn ask(owned: &Owned, adviser: &Adviser, mut input: impl BufRead, mut output: im
                 continue;
             }
         };
-        output.write_all(blocks(&image).as_bytes())?;
+        output.write_all(picture::to_blocks(&image).as_bytes())?;
         let opinion = adviser.opinion(&image);
         loop {
             match opinion {
@@ -97,23 +97,6 @@ fn require_one_spelling(folder: &Folder, class: &str) -> anyhow::Result<()> {
         Some(other) => anyhow::bail!("the class is spelled {:?} here", other.class),
         None => Ok(()),
     }
-}
-
-/// A picture in 32 columns and 16 rows of a terminal: two pixels a character, the upper in the foreground's colour.
-fn blocks(image: &Image) -> String {
-    let plane = SIDE * SIDE;
-    let colour = |x: usize, y: usize| {
-        let at = y * SIDE + x;
-        format!("{};{};{}", image[at], image[plane + at], image[2 * plane + at])
-    };
-    let mut text = String::new();
-    for y in (0..SIDE).step_by(2) {
-        for x in 0..SIDE {
-            text.push_str(&format!("\x1b[38;2;{}m\x1b[48;2;{}m▀", colour(x, y), colour(x, y + 1)));
-        }
-        text.push_str("\x1b[0m\n");
-    }
-    text
 }
 
 #[cfg(test)]

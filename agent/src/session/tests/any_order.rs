@@ -198,6 +198,7 @@ impl Board {
             | Output::Send { .. }
             | Output::SendDelta { .. }
             | Output::TakeClasses(_)
+            | Output::TakeLabels(_)
             | Output::Install { .. }
             | Output::Activate(_)
             | Output::Abandon { .. }
