@@ -66,7 +66,7 @@ fn students(fleet: &Fleet) -> Vec<Value> {
 
 /// What a dead host's data must bear out: every blob is what its name says, every epoch that was recorded has its
 /// student there, and nothing that was recorded before is gone.
-fn check(fleet: &Fleet, seen: &mut BTreeMap<&str, (u64, Value)>) {
+fn check(fleet: &Fleet, seen: &mut BTreeMap<&str, ((u64, u64), Value)>) {
     for board in BOARDS {
         let shown = fleet.show(board);
         let blobs = Path::new(&fleet.path("host")).join("twins").join(board).join("blobs");
@@ -79,14 +79,15 @@ fn check(fleet: &Fleet, seen: &mut BTreeMap<&str, (u64, Value)>) {
             }
         }
         let student = &shown["student"];
-        let epochs = student["epochs"].as_u64().unwrap_or(0);
+        // A new job's student counts from one again; until it has an epoch, the former job's is shown.
+        let done = (student["job"].as_u64().unwrap_or(0), student["epochs"].as_u64().unwrap_or(0));
         if let Some(state) = student["state"].as_str() {
             assert!(blobs.join(state).is_file(), "{board} has no state {state}");
         }
-        let (before, dataset) = seen.entry(board).or_insert((0, Value::Null));
-        assert!(epochs >= *before, "{board} had done {before} epochs and has {epochs}");
+        let (before, dataset) = seen.entry(board).or_insert(((0, 0), Value::Null));
+        assert!(done >= *before, "{board} was at job and epoch {before:?} and is at {done:?}");
         assert!(dataset.is_null() || *dataset == shown["dataset"]["version"], "{board} has lost its dataset");
-        (*before, *dataset) = (epochs, shown["dataset"]["version"].clone());
+        (*before, *dataset) = (done, shown["dataset"]["version"].clone());
     }
 }
 
@@ -134,7 +135,6 @@ fn killed(policy: &str) {
         } else if over == jobs.len() {
             tell(&format!("kill {kill}: after the end; the job is begun anew"));
             assert_eq!(ends(&students(&fleet)), ends(&expected));
-            seen.clear();
             fleet.serve(&BOARDS, EPOCHS)
         } else {
             assert_eq!(jobs.len() - over, 1, "one job goes on: {jobs:?}");
