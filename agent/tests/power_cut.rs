@@ -225,6 +225,12 @@ fn nothing_is_acknowledged_before_it_is_flushed(trace: &str) {
                 dirty.remove(&path);
                 unsettled.remove(&path);
             }
+            // What is gone again has nothing to be flushed.
+            "unlink" | "unlinkat" => {
+                if let [.., path] = quoted[..] {
+                    dirty.remove(path);
+                }
+            }
             "rename" => {
                 let [from, to] = quoted[..] else { panic!("{line}") };
                 if !from.contains("/work/labels") {
