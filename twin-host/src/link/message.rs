@@ -59,9 +59,9 @@ pub(crate) struct Grant {
 pub(crate) struct GrantedKeys {
     /// The host's share.
     pub(crate) share: [u8; 32],
-    /// As in [`RenewalAnswer::Keys`].
+    /// As in [`twin_shared::wire::RenewalAnswer::Keys`].
     pub(crate) chain: Vec<u8>,
-    /// As in [`RenewalAnswer::Keys`].
+    /// As in [`twin_shared::wire::RenewalAnswer::Keys`].
     pub(crate) authorities: Vec<u8>,
     /// What both sides seal with from the board's next birth on.
     pub(crate) next: DeviceKey,
