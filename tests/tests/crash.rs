@@ -45,7 +45,7 @@ fn jobs(fleet: &Fleet) -> Vec<Value> {
 }
 
 fn wait_until_finished(fleet: &Fleet) -> Duration {
-    let (began, patience) = (Instant::now(), Duration::from_secs(300));
+    let (began, patience) = (Instant::now(), Duration::from_secs(1200));
     loop {
         let latest = jobs(fleet).pop().unwrap_or(Value::Null);
         if latest["state"] == "finished" {
