@@ -92,19 +92,9 @@ impl Agent {
                 }
             }),
             Output::Send { blob, purpose } => return self.offer(blob, purpose),
-            Output::Abandon { but } => self.courier.cancel(|manifest| match manifest.purpose {
-                Purpose::Dataset(_)
-                | Purpose::DatasetDelta { .. }
-                | Purpose::Classes { .. }
-                | Purpose::Model { .. }
-                | Purpose::Telemetry
-                | Purpose::Waiting
-                | Purpose::WaitingLabels
-                | Purpose::Probe(_) => false,
-                Purpose::Student { job, round } | Purpose::Base { job, round } | Purpose::Labels { job, round, .. } => {
-                    but != Some((job, round))
-                }
-            }),
+            Output::Abandon { but } => {
+                self.courier.cancel(|manifest| manifest.purpose.epoch().is_some_and(|epoch| but != Some(epoch)));
+            }
             Output::Look(blob) => {
                 return Some(Input::Found { blob, held: self.courier.blobs().contains(&blob) });
             }

@@ -111,6 +111,26 @@ pub enum Purpose {
     WaitingLabels,
 }
 
+impl Purpose {
+    /// The epoch that a blob serves; `None` where it serves no single one.
+    #[must_use]
+    pub const fn epoch(&self) -> Option<(JobId, RoundId)> {
+        match *self {
+            Self::Student { job, round } | Self::Base { job, round } | Self::Labels { job, round, .. } => {
+                Some((job, round))
+            }
+            Self::Dataset(_)
+            | Self::DatasetDelta { .. }
+            | Self::Classes { .. }
+            | Self::Model { .. }
+            | Self::Telemetry
+            | Self::Waiting
+            | Self::WaitingLabels
+            | Self::Probe(_) => None,
+        }
+    }
+}
+
 /// `up/ack` and `dn/ack`: what the receiver holds of a blob, and how far the sender may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlobAck {

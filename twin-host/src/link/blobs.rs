@@ -66,19 +66,7 @@ impl Link {
 
     /// Gives up blobs of this epoch and those before.
     pub(super) fn forget(&mut self, until: RoundId) {
-        self.exchange.cancel(|manifest| match manifest.purpose {
-            Purpose::Dataset(_)
-            | Purpose::DatasetDelta { .. }
-            | Purpose::Classes { .. }
-            | Purpose::Model { .. }
-            | Purpose::Telemetry
-            | Purpose::Waiting
-            | Purpose::WaitingLabels
-            | Purpose::Probe(_) => false,
-            Purpose::Student { round, .. } | Purpose::Base { round, .. } | Purpose::Labels { round, .. } => {
-                round <= until
-            }
-        });
+        self.exchange.cancel(|manifest| manifest.purpose.epoch().is_some_and(|(_, round)| round <= until));
     }
 
     /// Removes what nobody has named or wanted for a while.
