@@ -171,13 +171,7 @@ impl Courier {
         let Some((manifest, offset)) = self.exchange.place(&blob, index, bytes.len()) else {
             return Taken { ack: acknowledgement(self.exchange.holding(&blob)), whole: None };
         };
-        let next = self.blobs.write_chunk(&manifest, offset, bytes).and_then(|()| {
-            let next = self.exchange.wrote(&blob, index);
-            if let Some(Output::Ack(BlobAck::Holding { base, .. })) = next {
-                self.blobs.settle(&manifest, u64::from(base) * u64::from(manifest.chunk))?;
-            }
-            Ok(next)
-        });
+        let next = self.blobs.take_chunk(&mut self.exchange, &manifest, (index, offset), bytes);
         let next = next.unwrap_or_else(|error| {
             tracing::error!(%error, "a chunk cannot be stored");
             Some(self.exchange.verified(&blob, Err(Refusal::Storage)))

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use twin_shared::id::BlobHash;
-use twin_shared::transfer::OnDisk;
-use twin_shared::wire::Manifest;
+use twin_shared::transfer::{Exchange, OnDisk, Output};
+use twin_shared::wire::{BlobAck, Manifest};
 
 /// A clock before 2025 was never set: many boards wake up in 1970.
 const CLOCK_IS_SET: Duration = Duration::from_secs(1_735_689_600);
@@ -94,11 +94,28 @@ impl Blobs {
         file.write_all_at(bytes, offset).map_err(at(&path))
     }
 
-    /// The partial file is there up to `held` bytes: past all that was written, it has no gap any more.
+    /// Writes a chunk that an exchange has found a place for, tells the exchange, and keeps up with how far it holds the
+    /// blob without a gap. What the exchange says then.
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub fn settle(&self, manifest: &Manifest, held: u64) -> Result<(), BlobError> {
+    /// When the disk refuses, full perhaps.
+    pub fn take_chunk(
+        &self,
+        exchange: &mut Exchange,
+        manifest: &Manifest,
+        (index, offset): (u32, u64),
+        bytes: &[u8],
+    ) -> Result<Option<Output>, BlobError> {
+        self.write_chunk(manifest, offset, bytes)?;
+        let next = exchange.wrote(&manifest.blob, index);
+        if let Some(Output::Ack(BlobAck::Holding { base, .. })) = next {
+            self.settle(manifest, u64::from(base) * u64::from(manifest.chunk))?;
+        }
+        Ok(next)
+    }
+
+    /// The partial file is there up to `held` bytes: past all that was written, it has no gap any more.
+    fn settle(&self, manifest: &Manifest, held: u64) -> Result<(), BlobError> {
         if self.before_gap(manifest).is_none() {
             return Ok(());
         }

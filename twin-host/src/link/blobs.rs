@@ -171,14 +171,7 @@ impl Link {
             let holding = self.exchange.holding(&blob);
             return self.answer(holding).await;
         };
-        let blobs = &self.parts.blobs;
-        let next = blobs.write_chunk(&manifest, offset, bytes).and_then(|()| {
-            let next = self.exchange.wrote(&blob, index);
-            if let Some(Output::Ack(BlobAck::Holding { base, .. })) = next {
-                blobs.settle(&manifest, u64::from(base) * u64::from(manifest.chunk))?;
-            }
-            Ok(next)
-        });
+        let next = self.parts.blobs.take_chunk(&mut self.exchange, &manifest, (index, offset), bytes);
         let next = next.unwrap_or_else(|error| {
             tracing::error!(device = %self.parts.device, %error, "a chunk cannot be stored");
             Some(self.exchange.verified(&blob, Err(Refusal::Storage)))
